@@ -1,0 +1,73 @@
+"""Errors by the decision that the caller takes, not by their cause.
+
+Foreign exceptions are translated once, at the door where they come in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.types import Usage
+
+
+class BatchError(Exception):
+    """Root of all errors that this project raises on purpose. Its text is one line for a person."""
+
+
+class InputError(BatchError):
+    """Input, options or set-up cannot work; the text names the remedy. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """What a row's record says of its last error. ``status`` is the HTTP status, if any."""
+
+    type: str
+    message: str
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+
+
+class RequestError(BatchError):
+    """A request failed; the subclass says what to do next.
+
+    ``usage`` is set where the API billed the request although its answer is of no use to us (a
+    filtered completion), so that the job's totals stay exact.
+    """
+
+    def __init__(
+        self, info: ErrorInfo, *, retry_after_s: float | None = None, usage: Usage | None = None
+    ) -> None:
+        super().__init__(info.message)
+        self.info = info
+        self.retry_after_s = retry_after_s
+        self.usage = usage
+
+
+class TransientError(RequestError):
+    """Passing: send again later. Counts as an attempt."""
+
+
+class ThrottledError(RequestError):
+    """A limit was hit: send again later, for free. Does not count as an attempt."""
+
+
+class RowError(RequestError):
+    """The API refuses this input: the row is dead, the job goes on. A retry cannot help."""
+
+
+class JobError(RequestError):
+    """The endpoint refuses every request (bad key, no quota, unknown model): pause the job."""
+
+
+class LeaseLostError(BatchError):
+    """Somebody else has the batch: stop, and write nothing more."""
+
+
+class StoreError(BatchError):
+    """Redis cannot be reached or refuses to write; what is held must be kept and written later."""
+
+
+class TrackingError(BatchError):
+    """MLflow cannot be reached or refuses; what is held must be kept and written later."""
