@@ -1,0 +1,94 @@
+"""The door to Celery: the app and its settings, and the messages that hint at work.
+
+A message carries a job's id and a batch's number, nothing else. Losing one costs seconds (the
+ledger publishes it again), a duplicate costs a refused claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from flavor.errors import StoreError
+
+QUEUE = "batches"
+RUN_BATCH = "run_batch"
+
+
+def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
+    """The Celery app, for the worker as for whoever publishes. Connects to nothing yet.
+
+    ``open_batches`` is the size of the thread pool: a thread waits for each open batch, and the
+    process's event loop does the work.
+    """
+    app = Celery("worker", broker=redis_url)
+    app.conf.update(_CONFIG, worker_concurrency=open_batches)
+    return app
+
+
+def publish(app: Celery, job_id: str, name: str, batches: Iterable[str]) -> None:
+    """Publish one message per batch. Blocks; at least once.
+
+    Raises:
+        StoreError: Redis does not take the messages.
+    """
+    try:
+        with app.producer_pool.acquire(block=True) as producer:
+            for batch in batches:
+                app.send_task(
+                    RUN_BATCH,
+                    args=[job_id, batch],
+                    queue=QUEUE,
+                    producer=producer,
+                    argsrepr=f"({name!r}, batch {batch})",
+                    kwargsrepr="{}",
+                )
+    except (OperationalError, OSError) as error:
+        raise StoreError(f"Redis does not take messages: {error}") from error
+
+
+def is_queue_empty(app: Celery) -> bool:
+    """Whether no message waits. Blocks. Raises ``StoreError``."""
+    try:
+        with app.connection_for_read() as connection, connection.channel() as channel:
+            return bool(channel._size(QUEUE) == 0)  # noqa: SLF001 - kombu has no public queue length
+    except (OperationalError, OSError) as error:
+        raise StoreError(f"Redis cannot be reached: {error}") from error
+
+
+_CONFIG: dict[str, Any] = {
+    # What may travel: JSON and nothing that could execute.
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "event_serializer": "json",
+    "accept_content": ["json"],
+    "task_ignore_result": True,
+    # A message is acknowledged after its batch, and comes back when its worker dies.
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Threads share the process's event loop, its model and its connections.
+    "worker_pool": "threads",
+    "worker_prefetch_multiplier": 1,
+    "task_default_queue": QUEUE,
+    # Flower's view.
+    "worker_send_task_events": True,
+    "task_send_sent_event": True,
+    "task_track_started": True,
+    # Redis comes and goes; the worker stays.
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_transport_options": {
+        "socket_timeout": 15,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        # Decides nothing: the ledger's leases do. Long, so that the broker never redelivers first.
+        "visibility_timeout": 3600,
+    },
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+}

@@ -1,0 +1,5 @@
+"""Where ``celery -A worker`` looks for the app."""
+
+from worker.tasks import app
+
+__all__ = ["app"]

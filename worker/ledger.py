@@ -1,0 +1,238 @@
+"""The ledger: which batch is whose, what is done, what comes next. A Celery message is only a hint.
+
+A batch is *queued* until somebody claims it, then *due* at the end of its lease, then struck off.
+Every write under a lease names its fence, so a worker that lost its lease can change nothing. The
+steps that must hold together are in ``lua/``; this file names their keys and reads their replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from redis.asyncio import Redis
+
+from flavor.errors import LeaseLostError
+from flavor.types import StrEnum
+from worker import keys
+from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict, encode_outcome
+from worker.redis_client import ScriptPipeline, run_script, text, translated_errors
+
+PICO = 10**12
+"""Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
+
+
+class Refusal(StrEnum):
+    """Why a claim was not granted."""
+
+    HELD = "held"  # another lease on it runs
+    DONE = "done"  # struck off already: the message was a duplicate
+    GONE = "gone"  # no such job
+    NOT_RUNNING = "not_running"  # the job is paused or has ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a renewal told: whether the lease still holds, and how the job stands."""
+
+    is_held: bool
+    state: JobState | None  # None: the job is gone
+    ending: JobState | None
+
+
+class CountOff(StrEnum):
+    """What striking a batch off meant."""
+
+    COUNTED = "counted"
+    LAST = "last"  # the run can be finalized, and that is the caller's to start
+
+
+@dataclass(slots=True)
+class Pending:
+    """Outcomes and request counts that wait for their checkpoint."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    sent: int = 0
+    retried: int = 0
+    throttled: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.outcomes or self.sent or self.retried or self.throttled)
+
+    def take(self) -> Pending:
+        """All of it, to be written; what arrives from now on waits for the next time."""
+        taken = Pending(self.outcomes, self.sent, self.retried, self.throttled)
+        self.outcomes, self.sent, self.retried, self.throttled = [], 0, 0, 0
+        return taken
+
+    def put_back(self, taken: Pending) -> None:
+        """Undo a ``take`` that could not be written."""
+        self.outcomes[:0] = taken.outcomes
+        self.sent += taken.sent
+        self.retried += taken.retried
+        self.throttled += taken.throttled
+
+
+class Ledger:
+    """The leases and checkpoints of all jobs. Every method raises ``StoreError`` without Redis."""
+
+    def __init__(self, redis: Redis, *, owner: str, lease_s: float) -> None:
+        self._redis = redis
+        self._owner = owner
+        self._lease_ms = int(lease_s * 1000)
+
+    async def claim(self, job_id: str, batch: str) -> Lease | Refusal:
+        """Take the batch's lease. Two claims at once: one is granted, the other refused."""
+        reply = await run_script(
+            self._redis,
+            "claim",
+            [keys.job(job_id), keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)],
+            [batch, self._owner, self._lease_ms],
+        )
+        status, fence, deliveries = text(reply[0]), int(reply[1]), int(reply[2])
+        if status == "granted":
+            return Lease(job_id=job_id, batch=batch, fence=fence, deliveries=deliveries)
+        return Refusal(status) if status in set(Refusal) else Refusal.NOT_RUNNING
+
+    async def load(self, lease: Lease) -> tuple[bytes | None, dict[int, bytes]]:
+        """A claimed batch's rows (None: the key is gone) and its checkpoint by row index."""
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.get(keys.rows(lease.job_id, lease.batch))
+            pipe.hgetall(keys.outcomes(lease.job_id, lease.batch))
+            payload, outcomes = await pipe.execute()
+        return payload, {int(index): blob for index, blob in outcomes.items()}
+
+    async def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """Extend all leases in one round trip, and hear how their jobs stand."""
+        calls = ScriptPipeline(self._redis)
+        for lease in leases:
+            job_id, batch = lease.job_id, lease.batch
+            calls.add(
+                "renew",
+                [keys.job(job_id), keys.due(job_id), keys.batch(job_id, batch)],
+                [batch, lease.fence, self._lease_ms],
+            )
+        return [_renewal(reply) for reply in await calls.execute()]
+
+    async def checkpoint(self, pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+        """Write outcomes of several batches in one round trip; False where the lease is lost."""
+        calls = ScriptPipeline(self._redis)
+        for lease, item in pending:
+            job_id, batch = lease.job_id, lease.batch
+            args: list[Any] = [lease.fence, item.sent, item.retried, item.throttled]
+            for outcome in item.outcomes:
+                args += _checkpoint_args(outcome)
+            calls.add(
+                "checkpoint",
+                [keys.batch(job_id, batch), keys.outcomes(job_id, batch), keys.counts(job_id)],
+                args,
+            )
+        return [int(reply) >= 0 for reply in await calls.execute()]
+
+    async def count_off(self, lease: Lease) -> CountOff:
+        """Strike a batch off whose part is in the run. Once: a second strike is refused.
+
+        Raises:
+            LeaseLostError: somebody else has the batch, or it was struck off before.
+        """
+        job_id, batch = lease.job_id, lease.batch
+        reply = await run_script(
+            self._redis,
+            "count_off",
+            [
+                keys.job(job_id),
+                keys.queued(job_id),
+                keys.due(job_id),
+                keys.batch(job_id, batch),
+                keys.rows(job_id, batch),
+                keys.outcomes(job_id, batch),
+            ],
+            [batch, lease.fence],
+        )
+        if text(reply) == "lost":
+            raise LeaseLostError(f"batch {batch} of {job_id} is no longer ours")
+        return CountOff(text(reply))
+
+    async def release(self, lease: Lease) -> bool:
+        """Give an unfinished batch back; False when the lease was lost already."""
+        job_id, batch = lease.job_id, lease.batch
+        touched = [keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)]
+        return bool(await run_script(self._redis, "release", touched, [batch, lease.fence]))
+
+    async def finish(self, lease: Lease, state: JobState, totals: Mapping[str, int]) -> None:
+        """End the job; its keys expire. ``totals`` replace the progress counts: they are exact.
+
+        Raises:
+            LeaseLostError: another finalizer has taken over.
+        """
+        job_id = lease.job_id
+        is_done = await run_script(
+            self._redis,
+            "finish",
+            [
+                keys.job(job_id),
+                keys.due(job_id),
+                keys.batch(job_id, FINAL),
+                keys.counts(job_id),
+                keys.workers(job_id),
+                keys.ACTIVE,
+            ],
+            [job_id, lease.fence, state.value, keys.FINISHED_TTL_S, *chain(*totals.items())],
+        )
+        if not is_done:
+            raise LeaseLostError(f"another worker finalizes {job_id}")
+
+    async def expired(self, job_id: str) -> list[str]:
+        """Take the batches whose lease has ended from their owners, and name them."""
+        async with translated_errors():
+            seconds, micros = await self._redis.time()
+            now_ms = seconds * 1000 + micros // 1000
+            overdue = await self._redis.zrangebyscore(
+                keys.due(job_id), "-inf", now_ms, start=0, num=100
+            )
+        calls = ScriptPipeline(self._redis)
+        batches = [text(batch) for batch in overdue]
+        for batch in batches:
+            touched = [keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)]
+            calls.add("expire", touched, [batch])
+        replies = await calls.execute() if batches else []
+        return [batch for batch, taken in zip(batches, replies, strict=True) if taken]
+
+    async def unheard(self, job_id: str) -> list[str]:
+        """Batches queued for longer than a lease: call only while the broker's queue is empty."""
+        reply = await run_script(
+            self._redis, "republish", [keys.queued(job_id)], [self._lease_ms, 100]
+        )
+        return [text(batch) for batch in reply]
+
+
+def _renewal(reply: Sequence[Any]) -> Renewal:
+    state, ending = text(reply[1]), text(reply[2])
+    return Renewal(
+        is_held=bool(reply[0]),
+        state=None if state == "gone" else JobState(state),
+        ending=JobState(ending) if ending else None,
+    )
+
+
+def _checkpoint_args(outcome: Outcome) -> list[Any]:
+    usage, cost = outcome.usage, outcome.cost_usd
+    tokens = (
+        (0, 0, 0, 0, 0)
+        if usage is None
+        else (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+        )
+    )
+    pico = 0 if cost is None else round(cost * PICO)
+    return [outcome.index, encode_outcome(outcome), outcome.verdict.value, *tokens, pico]
+
+
+VERDICT_FIELDS = {verdict: f"rows_{verdict.value}" for verdict in Verdict}

@@ -1,0 +1,39 @@
+-- Take the lease of a batch, unless somebody holds it or it is done.
+--
+-- KEYS[1]  job              HASH   state, started_ms, ending
+-- KEYS[2]  queued           ZSET   batches that nobody has claimed
+-- KEYS[3]  due              ZSET   claimed batches by the end of their lease
+-- KEYS[4]  batch            HASH   fence, owner, deliveries
+-- ARGV[1]  batch number, or "final"
+-- ARGV[2]  owner            for people: who has it
+-- ARGV[3]  lease_ms
+-- returns  {status, fence, deliveries}; status: granted, held, done, gone, or the state that forbids it
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then
+    return {'gone', 0, 0}
+end
+if state ~= 'queued' and state ~= 'in_progress' and state ~= 'finalizing' then
+    return {state, 0, 0}
+end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local until_ms = redis.call('ZSCORE', KEYS[3], ARGV[1])
+if until_ms then
+    if tonumber(until_ms) > now_ms then
+        return {'held', 0, 0}
+    end
+elseif not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+    return {'done', 0, 0}
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], now_ms + ARGV[3], ARGV[1])
+redis.call('HSET', KEYS[4], 'owner', ARGV[2])
+if state == 'queued' then
+    redis.call('HSET', KEYS[1], 'state', 'in_progress')
+end
+redis.call('HSETNX', KEYS[1], 'started_ms', now_ms)
+return {
+    'granted',
+    redis.call('HINCRBY', KEYS[4], 'fence', 1),
+    redis.call('HINCRBY', KEYS[4], 'deliveries', 1)
+}

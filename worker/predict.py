@@ -1,0 +1,48 @@
+"""Rows through a model that is no OpenAI flavor: its own ``predict``, in a thread, batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from flavor.errors import RowError
+from flavor.model import PyfuncModel
+from flavor.types import Row
+from worker.jobs import Outcome, Verdict
+
+
+async def predict_rows(model: PyfuncModel, rows: Sequence[Row]) -> list[Outcome]:
+    """One outcome per row, in order. Does not block the event loop; cannot be stopped half-way.
+
+    ``predict`` fails as a whole: where it does, halving finds the rows to blame. What the model
+    spends is unknown to us, so usage and cost stay empty.
+    """
+    started_s = time.monotonic()
+    try:
+        replies = await asyncio.to_thread(model.predict, rows)
+    except RowError as error:
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return await predict_rows(model, rows[:half]) + await predict_rows(model, rows[half:])
+        return [
+            Outcome(
+                row_id=rows[0].row_id,
+                index=rows[0].index,
+                verdict=Verdict.REJECTED,
+                attempts=1,
+                error=error.info,
+            )
+        ]
+    latency_s = time.monotonic() - started_s
+    return [
+        Outcome(
+            row_id=row.row_id,
+            index=row.index,
+            verdict=Verdict.SUCCEEDED,
+            output=reply.output,
+            attempts=1,
+            latency_s=latency_s,
+        )
+        for row, reply in zip(rows, replies, strict=True)
+    ]

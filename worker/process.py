@@ -1,0 +1,221 @@
+"""One worker process: its connections, its models, its open batches. All mutable state is here.
+
+Celery's threads call ``ProcessThread.run``, which hands a coroutine to the one event loop and
+waits. Nothing is made before the first call, so nothing with a socket survives a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from celery import Celery
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from flavor.client import Client
+from flavor.errors import BatchError, StoreError, TrackingError
+from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
+from worker.jobs import JobSpec
+from worker.ledger import Ledger
+from worker.limiter import Limiters
+from worker.redis_client import connect
+from worker.runs import Runs
+from worker.settings import Settings
+from worker.slots import Slots
+from worker.stop import Stop
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from worker.batch import OpenBatch
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class Process:
+    """Everything that the batches of one process share. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, app: Celery, tasks: TaskGroup) -> None:
+        self.settings = settings
+        self.app = app
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.redis = connect(settings.redis_url.get_secret_value())
+        self.store = Store(self.redis)
+        self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)
+        self.limiters = Limiters(self.redis, tasks)
+        self.runs = Runs(settings.tracking_uri)
+        self.slots = Slots(settings.concurrency)
+        self.open: dict[tuple[str, str], OpenBatch] = {}
+        self.is_stopping = False
+        self.flush_lock = asyncio.Lock()
+        self._client: Client | None = None
+        self._specs: OrderedDict[str, JobSpec] = OrderedDict()
+        self._models: OrderedDict[tuple[str, str], OpenAIModel | PyfuncModel] = OrderedDict()
+        self._model_lock = asyncio.Lock()
+
+    async def client(self) -> Client:
+        """The connection to the endpoint, made on first use: a pyfunc needs none, and no key.
+
+        Raises:
+            InputError: this worker's environment holds no key.
+        """
+        if self._client is None:
+            self._client = Client.from_environment(
+                concurrency=self.settings.concurrency,
+                timeout_s=self.settings.request_timeout_s,
+            )
+        return self._client
+
+    async def spec(self, job_id: str) -> JobSpec | None:
+        """The job's spec, read from Redis once: it never changes."""
+        if job_id not in self._specs:
+            found = await self.store.spec(job_id)
+            if found is None:
+                return None
+            self._specs[job_id] = found
+            _keep_newest(self._specs, 64)
+        return self._specs[job_id]
+
+    async def model(self, spec: JobSpec) -> OpenAIModel | PyfuncModel:
+        """The job's model: loaded once per process, shared by its batches, a few at a time.
+
+        Raises:
+            InputError: it cannot be loaded here.
+        """
+        key = (spec.model_uri, repr(sorted(spec.params.items())))
+        async with self._model_lock:
+            if key not in self._models:
+                self._models[key] = await asyncio.to_thread(_load, spec)
+                _keep_newest(self._models, self.settings.models)
+                log.info("model loaded", extra={"event": "model_loaded", "job_id": spec.job_id})
+            self._models.move_to_end(key)
+            return self._models[key]
+
+    async def patiently(self, step: Callable[[], Awaitable[_T]], stop: Stop) -> _T:
+        """Repeat ``step`` while Redis or MLflow is away, until ``stop`` ends it.
+
+        Raises:
+            StoppedError: the lease was lost or the process ends.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((StoreError, TrackingError)),
+            wait=wait_exponential_jitter(initial=0.2, max=5),
+            sleep=stop.sleep,
+            before_sleep=lambda state: log.warning(
+                "waiting for a service",
+                extra={
+                    "event": "service_awaited",
+                    "reason": str(state.outcome.exception()) if state.outcome else "",
+                },
+            ),
+        )
+        return await retrying(step)
+
+    @property
+    def wanted_batches(self) -> int:
+        """How many more batches keep the slots busy until the next look, 0 when there are enough.
+
+        One refill of all slots waits in memory: a batch takes a moment to fetch, and a slot shall
+        not be idle meanwhile. Everything beyond that is left to other workers.
+        """
+        missing = self.slots.size - self.slots.waiting
+        room = self.settings.open_batches - len(self.open)
+        if self.is_stopping or missing <= 0 or room <= 0:
+            return 0
+        requests = [batch.requests for batch in self.open.values() if batch.requests]
+        typical = sum(requests) / len(requests) if requests else self.slots.size
+        return int(min(room, max(1, missing // max(1.0, typical))))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+        await self.redis.aclose()
+
+
+def _load(spec: JobSpec) -> OpenAIModel | PyfuncModel:
+    return load_model(read_spec(spec.model_uri, openai_model=spec.openai_model), spec.params)
+
+
+def _keep_newest(cache: OrderedDict[Any, Any], size: int) -> None:
+    while len(cache) > size:
+        cache.popitem(last=False)
+
+
+Upkeep = Callable[[Process], Coroutine[Any, Any, None]]
+"""A loop that runs beside the batches for as long as the process lives."""
+
+
+class ProcessThread:
+    """The thread that holds the process's event loop. Started by the first ``run``."""
+
+    def __init__(self, settings: Settings, app: Celery, upkeep: tuple[Upkeep, ...]) -> None:
+        self._settings = settings
+        self._app = app
+        self._upkeep = upkeep
+        self._lock = threading.Lock()
+        self._is_ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._end: asyncio.Event | None = None
+        self.process: Process | None = None
+
+    def run(self, step: Callable[[Process], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine on the process's event loop and wait for its result. Thread-safe.
+
+        Raises:
+            BatchError: the process could not start, or has ended.
+        """
+        self.start()
+        if self._loop is None or self.process is None:
+            raise BatchError("this worker process could not start; see its log")
+        return asyncio.run_coroutine_threadsafe(step(self.process), self._loop).result()
+
+    def start(self) -> None:
+        """Start the event loop, unless it runs. Returns when it is ready."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name="event-loop", daemon=True)
+                self._thread.start()
+        self._is_ready.wait()
+
+    def stop(self, timeout_s: float = 30) -> None:
+        """End the event loop and close its connections."""
+        if self._thread is None or self._loop is None or self._end is None:
+            return
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(timeout_s)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException:
+            # Without its loop the process would hold its batches and do nothing: let others have them.
+            log.critical("event loop died", exc_info=True, extra={"event": "process_died"})
+            os._exit(70)
+        finally:
+            self._is_ready.set()
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        async with anyio.create_task_group() as tasks:
+            process = self.process = Process(self._settings, self._app, tasks)
+            for _ in range(process.slots.size):
+                tasks.start_soon(process.slots.serve)
+            for loop in self._upkeep:
+                tasks.start_soon(loop, process)
+            self._is_ready.set()
+            await self._end.wait()
+            tasks.cancel_scope.cancel()
+        await process.close()

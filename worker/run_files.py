@@ -1,0 +1,38 @@
+"""Reading a run's files batch by batch: its parts, and the input beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flavor.types import Json
+from worker.inputs import place_of, read_input_batch
+from worker.jobs import JobSpec
+from worker.runs import INPUTS, Runs
+
+
+def part_number(path: str) -> int:
+    """The batch that a part's path names."""
+    return int(Path(path).stem.partition("-")[2])
+
+
+class InputReader:
+    """The input rows of one batch after another; one file of them is kept in ``folder`` at a time."""
+
+    def __init__(self, runs: Runs, spec: JobSpec, folder: Path) -> None:
+        self._runs = runs
+        self._spec = spec
+        self._folder = folder
+        self._file: Path | None = None
+
+    def of_batch(self, batch: int) -> dict[int, Json] | None:
+        """Input rows by index; None where the input was not logged. Blocks."""
+        if not self._spec.is_input_logged:
+            return None
+        place = place_of(batch)
+        if self._file is None or self._file.name != place.file_name:
+            if self._file is not None:
+                self._file.unlink(missing_ok=True)
+            self._file = self._runs.fetch(
+                self._spec.job_id, f"{INPUTS}/{place.file_name}", self._folder
+            )
+        return {row.index: row.values for row in read_input_batch(self._file, place.row_group)}

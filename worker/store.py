@@ -1,0 +1,218 @@
+"""Jobs in Redis: written by the producer, read by everybody. Leases and checkpoints: ``ledger``.
+
+The order of writing matters. A job is a *draft* until all its batches are stored: drafts are
+invisible to workers, and one whose producer died is thrown away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import orjson
+from redis.asyncio import Redis
+
+from flavor.errors import InputError
+from worker import keys
+from worker.jobs import JobSpec, JobState
+from worker.ledger import PICO, VERDICT_FIELDS
+from worker.redis_client import run_script, text, translated_errors
+from worker.status import JobStatus, Requests, Tokens
+
+_WORKER_SILENT_MS = 10_000
+"""A worker not heard of for so long is left out of what the job is doing right now."""
+
+
+class Store:
+    """Every job that Redis knows. Methods raise ``StoreError`` when Redis is away or full."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def begin(self, spec: JobSpec) -> None:
+        """Write a new job as a draft that no worker sees yet."""
+        now_ms = _now_ms()
+        async with translated_errors():
+            pipe = self._redis.pipeline()
+            pipe.zadd(keys.DRAFTS, {spec.job_id: now_ms})
+            pipe.hset(
+                keys.job(spec.job_id),
+                mapping={"spec": spec.to_json(), "state": "draft", "created_ms": now_ms},
+            )
+            await pipe.execute()
+
+    async def add_batches(self, job_id: str, payloads: Sequence[tuple[int, bytes]]) -> None:
+        """Store batches of a draft. One round trip."""
+        now_ms = _now_ms()
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for batch, payload in payloads:
+                pipe.set(keys.rows(job_id, str(batch)), payload)
+            pipe.zadd(keys.queued(job_id), {str(batch): now_ms for batch, _ in payloads})
+            pipe.zadd(keys.DRAFTS, {job_id: now_ms})
+            await pipe.execute()
+
+    async def commit(self, job_id: str) -> None:
+        """Make the draft a job: from here on it will be done, whoever dies."""
+        now_ms = _now_ms()
+        async with translated_errors():
+            pipe = self._redis.pipeline()
+            pipe.hset(keys.job(job_id), "state", JobState.QUEUED.value)
+            pipe.zadd(keys.JOBS, {job_id: now_ms})
+            pipe.sadd(keys.ACTIVE, job_id)
+            pipe.zrem(keys.DRAFTS, job_id)
+            await pipe.execute()
+
+    async def discard(self, job_id: str, batches: int) -> None:
+        """Remove all that a draft of at most ``batches`` batches has written."""
+        async with translated_errors():
+            names = [keys.rows(job_id, str(batch)) for batch in range(batches)]
+            for at in range(0, len(names), 1000):
+                await self._redis.unlink(*names[at : at + 1000])
+            pipe = self._redis.pipeline()
+            pipe.unlink(keys.job(job_id), keys.queued(job_id))
+            pipe.zrem(keys.DRAFTS, job_id)
+            await pipe.execute()
+
+    async def spec(self, job_id: str) -> JobSpec | None:
+        """The job's spec; None when Redis does not know the job."""
+        async with translated_errors():
+            stored = await self._redis.hget(keys.job(job_id), "spec")
+        return JobSpec.from_json(stored) if stored else None
+
+    async def ending(self, job_id: str) -> JobState | None:
+        """What the user asked the job to end as; None when it shall run to its end."""
+        async with translated_errors():
+            stored = await self._redis.hget(keys.job(job_id), "ending")
+        return JobState(text(stored)) if stored else None
+
+    async def unclaimed(self, job_id: str) -> list[str]:
+        """The batches that nobody has claimed."""
+        async with translated_errors():
+            return [text(batch) for batch in await self._redis.zrange(keys.queued(job_id), 0, -1)]
+
+    async def active_jobs(self) -> list[str]:
+        """Ids of the jobs that are not over."""
+        async with translated_errors():
+            return sorted(text(job_id) for job_id in await self._redis.smembers(keys.ACTIVE))
+
+    async def pause(self, job_id: str, reason: str) -> bool:
+        """Stop sending, with a reason for the user; False when the job is not running."""
+        running = [JobState.QUEUED.value, JobState.IN_PROGRESS.value]
+        moved, _ = await self._move(job_id, JobState.PAUSED.value, reason, "", running)
+        return moved
+
+    async def cancel(self, job_id: str) -> None:
+        """Let the rows in flight finish and cancel the others.
+
+        Raises:
+            InputError: the job is unknown, or past the point where anything could be cancelled.
+        """
+        stoppable = [JobState.QUEUED.value, JobState.IN_PROGRESS.value, JobState.PAUSED.value]
+        moved, state = await self._move(
+            job_id, JobState.IN_PROGRESS.value, "cancelled by the user", "cancelled", stoppable
+        )
+        if not moved:
+            raise InputError(
+                f"job {job_id} is unknown to this Redis"
+                if state == "gone"
+                else f"job {job_id} is {state}: nothing is left to cancel"
+            )
+
+    async def report(self, job_id: str, worker: str, *, in_flight: int, waiting_for: str) -> None:
+        """Tell what this worker does for the job right now; to be repeated every second or so."""
+        value = orjson.dumps(
+            {"in_flight": in_flight, "waiting_for": waiting_for, "at_ms": _now_ms()}
+        )
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(keys.workers(job_id), worker, value)
+            pipe.expire(keys.workers(job_id), 60)
+            await pipe.execute()
+
+    async def may_sample(self, job_id: str, period_ms: int) -> bool:
+        """Whether the caller is the one worker that writes metric points in this period."""
+        async with translated_errors():
+            return bool(await self._redis.set(keys.sampled(job_id), b"1", nx=True, px=period_ms))
+
+    async def status(self, job_id: str) -> JobStatus | None:
+        """How the job stands; None when Redis does not know it (any more)."""
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.job(job_id))
+            pipe.hgetall(keys.counts(job_id))
+            pipe.hgetall(keys.workers(job_id))
+            job, counts, workers = await pipe.execute()
+        if not job or b"spec" not in job or job.get(b"state") == b"draft":
+            return None
+        return _status(JobSpec.from_json(job[b"spec"]), job, counts, workers)
+
+    async def statuses(self) -> list[JobStatus]:
+        """All jobs that Redis remembers, newest first."""
+        async with translated_errors():
+            known = [text(job_id) for job_id in await self._redis.zrevrange(keys.JOBS, 0, -1)]
+        statuses = {job_id: await self.status(job_id) for job_id in known}
+        forgotten = [job_id for job_id, status in statuses.items() if status is None]
+        if forgotten:
+            async with translated_errors():
+                await self._redis.zrem(keys.JOBS, *forgotten)
+        return [status for status in statuses.values() if status is not None]
+
+    async def _move(
+        self, job_id: str, state: str, reason: str, ending: str, allowed: Sequence[str]
+    ) -> tuple[bool, str]:
+        reply = await run_script(
+            self._redis, "move", [keys.job(job_id)], [state, reason, ending, *allowed]
+        )
+        return bool(reply[0]), text(reply[1])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _status(
+    spec: JobSpec,
+    job: dict[bytes, bytes],
+    counts: dict[bytes, bytes],
+    workers: dict[bytes, bytes],
+) -> JobStatus:
+    def count(name: str) -> int:
+        return int(counts.get(name.encode(), 0))
+
+    def moment(name: bytes) -> int | None:
+        return int(job[name]) if name in job else None
+
+    living = [
+        said
+        for said in map(orjson.loads, workers.values())
+        if said["at_ms"] > _now_ms() - _WORKER_SILENT_MS
+    ]
+    rows = {verdict: count(name) for verdict, name in VERDICT_FIELDS.items()}
+    is_priced = spec.price is not None
+    return JobStatus(
+        job_id=spec.job_id,
+        name=spec.name,
+        state=JobState(text(job[b"state"])),
+        rows_total=spec.rows,
+        rows=rows,
+        tokens=Tokens(
+            prompt=count("tokens_prompt"),
+            completion=count("tokens_completion"),
+            total=count("tokens_total"),
+            cached=count("tokens_cached"),
+            reasoning=count("tokens_reasoning"),
+        ),
+        requests=Requests(
+            sent=count("requests_sent"),
+            retried=count("requests_retried"),
+            throttled=count("requests_throttled"),
+            in_flight=sum(said["in_flight"] for said in living),
+        ),
+        cost_usd=count("cost_pico") / PICO if is_priced else None,
+        created_ms=moment(b"created_ms"),
+        started_ms=moment(b"started_ms"),
+        finished_ms=moment(b"finished_ms"),
+        waiting_for=next((said["waiting_for"] for said in living if said["waiting_for"]), None),
+        reason=text(job.get(b"reason")) or None,
+    )

@@ -1,0 +1,113 @@
+"""The Celery tasks and the worker's signals: the entry of a worker process.
+
+``celery -A worker worker`` finds ``app`` here. The task only names what is to be done; the process
+(``worker.process``) does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from celery import Task, signals
+
+from flavor.errors import BatchError, InputError
+from worker.batch import run_batch
+from worker.broker import RUN_BATCH, make_app
+from worker.demand import make_demand_step
+from worker.final import run_final
+from worker.jobs import FINAL
+from worker.logs import set_up_logs
+from worker.process import Process, ProcessThread
+from worker.settings import read_settings
+from worker.stop import StopReason
+from worker.upkeep import beat_regularly, flush_regularly, reap_regularly
+
+log = logging.getLogger(__name__)
+
+settings = read_settings()
+app = make_app(settings.redis_url.get_secret_value(), open_batches=settings.open_batches)
+thread = ProcessThread(settings, app, (flush_regularly, beat_regularly, reap_regularly))
+app.steps["consumer"].add(make_demand_step(thread))
+
+
+@app.task(name=RUN_BATCH, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+def run_batch_task(self: Task, job_id: str, batch: str) -> str:
+    """Work one batch off. The ledger decides whether there is anything to do."""
+    if not isinstance(job_id, str) or not isinstance(batch, str) or not _is_batch(batch):
+        log.error("message refused", extra={"event": "message_refused", "reason": "wrong shape"})
+        return "refused"
+    try:
+        if batch == FINAL:
+            return thread.run(lambda process: run_final(process, job_id)).value
+        return thread.run(lambda process: run_batch(process, job_id, batch)).value
+    except InputError as error:
+        log.error(
+            "job cannot run here",
+            extra={"event": "job_refused", "job_id": job_id, "batch": batch, "reason": str(error)},
+        )
+        return "refused"
+    except BatchError as error:
+        log.warning(
+            "batch interrupted",
+            extra={
+                "event": "batch_interrupted",
+                "job_id": job_id,
+                "batch": batch,
+                "reason": str(error),
+            },
+        )
+        return "interrupted"
+    except Exception:
+        # The lease runs out by itself, and the ledger gives the batch to the next worker.
+        log.exception(
+            "batch crashed",
+            extra={"event": "batch_crashed", "job_id": job_id, "batch": batch},
+        )
+        raise
+
+
+def _is_batch(batch: str) -> bool:
+    return batch == FINAL or (batch.isascii() and batch.isdigit() and len(batch) <= 9)
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _set_up_logs(**_: Any) -> None:  # noqa: ANN401
+    set_up_logs(settings.log_format)
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _start(**_: Any) -> None:  # noqa: ANN401
+    """The reaper must run in every worker, also in one that has not had a message yet."""
+    thread.start()
+    if settings.parent_pid is not None:
+        threading.Thread(target=_end_with, args=(settings.parent_pid,), daemon=True).start()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _drain(**_: Any) -> None:  # noqa: ANN401
+    """SIGTERM: send nothing new, keep what is in flight, give the batches back."""
+
+    async def stop_sending(process: Process) -> None:
+        process.is_stopping = True
+        for batch in process.open.values():
+            batch.sending.set(StopReason.SHUTDOWN)
+
+    if thread.process is not None:
+        thread.run(stop_sending)
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:  # noqa: ANN401
+    thread.stop()
+
+
+def _end_with(parent_pid: int) -> None:
+    """Workers of ``producer run`` must not outlive it, however it ends."""
+    while os.getppid() == parent_pid:
+        time.sleep(1)
+    log.error("parent is gone", extra={"event": "parent_lost"})
+    os._exit(1)

@@ -1,0 +1,93 @@
+"""A job's totals, summed from the outcomes themselves, part by part, in memory that does not grow.
+
+Pure arithmetic: whoever reads the same parts gets the same figures, so a batch that was worked on
+twice counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from worker.jobs import Verdict
+from worker.ledger import PICO, VERDICT_FIELDS
+
+_TOKENS = ("prompt", "completion", "total", "cached", "reasoning")
+_SHORTEST_S, _LONGEST_S, _STEP = 1e-4, 1e5, 1.01
+_BINS = int(np.ceil(np.log(_LONGEST_S / _SHORTEST_S) / np.log(_STEP)))
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over parts. Latencies are kept as a histogram: percentiles are right to 1 %."""
+
+    rows: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_TOKENS, 0))
+    cost_pico: int = 0
+    has_cost: bool = False
+    has_usage: bool = False
+    attempts: int = 0
+    latencies: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(_BINS + 1, dtype=np.int64)
+    )
+
+    def add(self, part: pa.Table) -> None:
+        """Add the outcomes of one part."""
+        for counted in pc.value_counts(part["verdict"].combine_chunks()).to_pylist():
+            self.rows[Verdict(counted["values"])] += counted["counts"]
+        for name in _TOKENS:
+            total = pc.sum(part[f"{name}_tokens"]).as_py()
+            self.tokens[name] += total or 0
+            self.has_usage = self.has_usage or total is not None
+        self.attempts += pc.sum(part["attempts"]).as_py() or 0
+        costs = part["cost_usd"].drop_null().to_numpy()
+        if len(costs):
+            self.has_cost = True
+            self.cost_pico += int(np.rint(costs * PICO).astype(np.int64).sum())
+        seconds = part["latency_s"].drop_null().to_numpy()
+        if len(seconds):
+            places = np.log(np.maximum(seconds, _SHORTEST_S) / _SHORTEST_S) / np.log(_STEP)
+            self.latencies += np.bincount(
+                np.minimum(places.astype(np.int64), _BINS), minlength=_BINS + 1
+            )
+
+    @property
+    def rows_total(self) -> int:
+        """Rows with an outcome."""
+        return sum(self.rows.values())
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the rows cost; None where no price was known."""
+        return self.cost_pico / PICO if self.has_cost else None
+
+    def latency_s(self, share: float) -> float | None:
+        """The latency that ``share`` of the requests did not exceed; None without any."""
+        count = int(self.latencies.sum())
+        if not count:
+            return None
+        place = int(np.searchsorted(np.cumsum(self.latencies), share * count))
+        return float(_SHORTEST_S * _STEP ** (place + 0.5))
+
+    def counts(self) -> dict[str, int]:
+        """The figures as Redis keeps them (``job:{J}:counts``)."""
+        counts = {VERDICT_FIELDS[verdict]: n for verdict, n in self.rows.items()}
+        counts |= {f"tokens_{name}": n for name, n in self.tokens.items()}
+        return {**counts, "cost_pico": self.cost_pico}
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as the run's metrics. What is unknown is left out, not zero."""
+        values: dict[str, float] = {f"rows.{v.value}": n for v, n in self.rows.items()}
+        if self.has_usage:
+            values |= {f"tokens.{name}": n for name, n in self.tokens.items()}
+        if self.cost_usd is not None:
+            values["cost.usd"] = self.cost_usd
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            seconds = self.latency_s(share)
+            if seconds is not None:
+                values[f"latency.{name}_s"] = round(seconds, 6)
+        return values

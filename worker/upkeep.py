@@ -1,0 +1,146 @@
+"""What a process does beside its batches: write checkpoints, renew leases, reap, sample metrics.
+
+Each loop survives an outage of Redis or MLflow: it logs, and looks again at its next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from flavor.errors import BatchError, StoreError, TrackingError
+from worker.broker import is_queue_empty, publish
+from worker.jobs import JobState
+from worker.ledger import Renewal
+from worker.process import Process
+from worker.publish import progress_metrics
+from worker.stop import StopReason
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.05
+"""An outcome is in Redis within this and one round trip of its arrival."""
+
+BEAT_S = 1.0
+"""Between renewals: far below any lease, since a renewal also tells of pauses and cancellations."""
+
+SAMPLE_MS = 2000
+"""At most one metric point per job in this time, whatever the number of workers."""
+
+
+async def flush_regularly(process: Process) -> None:
+    """Write what arrived since the last turn."""
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        if any(batch.pending for batch in process.open.values()):
+            await _tolerant(flush, process)
+
+
+async def flush(process: Process) -> None:
+    """Write all outcomes that wait, of all open batches, in one round trip.
+
+    Raises:
+        StoreError: Redis is away; the outcomes are kept and written with the next call.
+    """
+    async with process.flush_lock:
+        batches = [batch for batch in process.open.values() if batch.pending]
+        taken = []
+        for batch in batches:
+            taken.append((batch.lease, batch.pending.take()))
+        if not taken:
+            return
+        try:
+            held = await process.ledger.checkpoint(taken)
+        except BaseException:
+            for batch, (_, pending) in zip(batches, taken, strict=True):
+                batch.pending.put_back(pending)
+            raise
+        for batch, is_held in zip(batches, held, strict=True):
+            if not is_held:
+                batch.lose()
+
+
+async def beat_regularly(process: Process) -> None:
+    """Renew the leases of all open batches, and tell how the process stands."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        if process.open:
+            await _tolerant(_beat, process)
+
+
+async def _beat(process: Process) -> None:
+    batches = list(process.open.values())
+    renewals = await process.ledger.renew([batch.lease for batch in batches])
+    for batch, renewal in zip(batches, renewals, strict=True):
+        if not renewal.is_held:
+            batch.lose()
+        elif (reason := _stop_reason(renewal)) is not None:
+            batch.sending.set(reason)
+    for job_id in {batch.lease.job_id for batch in batches}:
+        mine = [batch for batch in batches if batch.lease.job_id == job_id]
+        await process.store.report(
+            job_id,
+            process.name,
+            in_flight=sum(batch.in_flight for batch in mine),
+            waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
+        )
+        if await process.store.may_sample(job_id, SAMPLE_MS):
+            await _sample(process, job_id)
+
+
+def _stop_reason(renewal: Renewal) -> StopReason | None:
+    if renewal.ending is JobState.CANCELLED:
+        return StopReason.CANCELLED
+    if renewal.state is JobState.PAUSED:
+        return StopReason.PAUSED
+    return None
+
+
+async def _sample(process: Process, job_id: str) -> None:
+    status = await process.store.status(job_id)
+    if status is not None and not status.state.is_final:
+        values = progress_metrics(status)
+        step = int(values.pop("elapsed_s"))
+        spec = await process.spec(job_id)
+        await asyncio.to_thread(
+            process.runs.log_metrics,
+            job_id,
+            values,
+            step=step,
+            model_id=spec.model_id if spec else None,
+        )
+
+
+async def reap_regularly(process: Process) -> None:
+    """Publish again what nobody works on: batches of dead workers, and lost messages."""
+    while True:
+        await asyncio.sleep(process.settings.lease_s / 6)
+        await _tolerant(_reap, process)
+
+
+async def _reap(process: Process) -> None:
+    jobs = await process.store.active_jobs()
+    if not jobs:
+        return
+    is_quiet = await asyncio.to_thread(is_queue_empty, process.app)
+    for job_id in jobs:
+        batches = await process.ledger.expired(job_id)
+        if is_quiet:
+            batches += await process.ledger.unheard(job_id)
+        spec = await process.spec(job_id) if batches else None
+        if spec is not None:
+            await asyncio.to_thread(publish, process.app, job_id, spec.name, sorted(set(batches)))
+            log.warning(
+                "batches published again",
+                extra={"event": "batches_republished", "job_id": job_id, "rows": len(batches)},
+            )
+
+
+async def _tolerant(step: Callable[[Process], Awaitable[None]], process: Process) -> None:
+    try:
+        await step(process)
+    except (StoreError, TrackingError) as error:
+        log.warning("upkeep delayed", extra={"event": "upkeep_delayed", "reason": str(error)})
+    except BatchError as error:
+        log.error("upkeep failed", extra={"event": "upkeep_failed", "reason": str(error)})
