@@ -276,6 +276,10 @@ async def _pause_job(process: Process, batch: OpenBatch, error: JobError) -> Non
 async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     """Give the batch back with its checkpoint. A paused job's batches wait for ``resume``."""
     lease = batch.lease
+    if process.settings.parent_pid is not None and batch.outcomes:
+        # The embedded Redis ends with its parent: what was paid for is kept in the run as well.
+        outcomes = list(batch.outcomes.values())
+        await asyncio.to_thread(publish_part, process.runs, batch.spec, lease.batch, outcomes)
     await process.ledger.release(lease)
     if batch.sending.reason is not StopReason.PAUSED:
         await asyncio.to_thread(publish, process.app, lease.job_id, batch.spec.name, [lease.batch])

@@ -174,9 +174,9 @@ def to_json(values: Json) -> bytes:
 
 
 def from_json(text: str | bytes) -> Json:
-    """Read JSON as people write it: NaN and infinities are null, lone surrogates survive.
+    """Read JSON as people write it: NaN and infinities are null.
 
-    Integers above 64 bits keep their digits where they stand at the top level.
+    Lone surrogates survive, and integers above 64 bits keep their digits.
 
     Raises:
         ValueError: the text is no JSON (``json.JSONDecodeError``, which knows where), nests too
@@ -186,11 +186,23 @@ def from_json(text: str | bytes) -> Json:
         values = orjson.loads(text)
     except orjson.JSONDecodeError:
         return _from_odd_json(text)
-    if type(values) is dict:
-        for value in values.values():
-            if type(value) is float and abs(value) >= _LARGEST_EXACT_INT:  # perhaps an integer
-                return _from_odd_json(text)
-    return values
+    return _from_odd_json(text) if _has_huge_number(values) else values
+
+
+def _has_huge_number(value: Json) -> bool:
+    """Whether orjson may have made a float of an integer. Runs once per row, so it is terse."""
+    if type(value) is dict:
+        value = value.values()
+    elif type(value) is not list:
+        value = (value,)
+    for inner in value:
+        kind = type(inner)
+        if kind is float:
+            if abs(inner) >= _LARGEST_EXACT_INT:
+                return True
+        elif (kind is dict or kind is list) and _has_huge_number(inner):
+            return True
+    return False
 
 
 def _from_odd_json(text: str | bytes) -> Json:

@@ -20,7 +20,7 @@ from flavor.prices import Price
 from flavor.types import Json, Row, StrEnum, Task, Usage
 
 FINAL = "final"
-"""The unit of work after the last batch: finalizing the run. Leased and redelivered like a batch."""
+"""The work after the last batch: finalizing the run. Leased and redelivered like a batch."""
 
 BATCHES_PER_INPUT_FILE = 64
 """Batch ``n`` is row group ``n % 64`` of input file ``n // 64``: few files, one read per batch."""
@@ -155,7 +155,7 @@ _COMPRESSION = "zstd"
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """Pack a batch's rows for Redis: the raw size, then JSON under zstd (texts shrink to a third)."""
+    """Pack a batch's rows for Redis: the raw size, then JSON under zstd."""
     values = [[r.row_id, r.index, r.values, r.params] for r in rows]
     try:
         raw = orjson.dumps(values)

@@ -145,7 +145,7 @@ class Limiter:
             raise RowError(
                 ErrorInfo(
                     type="TooLarge",
-                    message=f"about {tokens} tokens, more than the {limit} that a whole minute allows",
+                    message=f"about {tokens} tokens; a whole minute allows {limit}",
                 )
             )
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flavor.errors import ErrorInfo
 from flavor.types import Task, Usage
-from worker.jobs import Outcome
+from worker.jobs import Outcome, Verdict
 
 _NO_USAGE = (None, None, None, None, None)
 
@@ -70,6 +72,44 @@ def write_part(path: Path, outcomes: Sequence[Outcome], task: Task) -> None:
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A part's rows, in order; only the named columns, where any are named."""
     return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """A part's rows as outcomes again, as ``write_part`` was given them."""
+    table = pq.read_table(path, partitioning=None)
+    is_embedding = pa.types.is_list(table.schema.field("output").type)
+    return [_outcome(row, is_embedding=is_embedding) for row in table.to_pylist()]
+
+
+def _outcome(row: dict[str, Any], *, is_embedding: bool) -> Outcome:
+    output = row["output"]
+    if is_embedding and output is not None:
+        output = np.asarray(output, "<f4").tobytes()
+    names = [f"{kind}_tokens" for kind in ("prompt", "completion", "total", "cached", "reasoning")]
+    has_usage = row["total_tokens"] is not None
+    error = None
+    if row["error_type"] is not None:
+        error = ErrorInfo(
+            type=row["error_type"],
+            message=row["error_message"],
+            status=row["error_status"],
+            code=row["error_code"],
+            request_id=row["request_id"],
+        )
+    return Outcome(
+        row_id=row["row_id"],
+        index=row["index"],
+        verdict=Verdict(row["verdict"]),
+        output=output,
+        finish_reason=row["finish_reason"],
+        usage=Usage(**{name: row[name] for name in names}) if has_usage else None,
+        cost_usd=row["cost_usd"],
+        attempts=row["attempts"],
+        latency_s=row["latency_s"],
+        request_id=row["request_id"],
+        response_model=row["response_model"],
+        error=error,
+    )
 
 
 def _values(outcome: Outcome) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Rows through a model that is no OpenAI flavor: its own ``predict``, in a thread, batch by batch."""
+"""Rows through a model that is no OpenAI flavor: its own ``predict``, in a thread, by batches."""
 
 from __future__ import annotations
 

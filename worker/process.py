@@ -200,7 +200,7 @@ class ProcessThread:
         try:
             asyncio.run(self._live())
         except BaseException:
-            # Without its loop the process would hold its batches and do nothing: let others have them.
+            # Without its loop the process would hold its batches and do nothing.
             log.critical("event loop died", exc_info=True, extra={"event": "process_died"})
             os._exit(70)
         finally:

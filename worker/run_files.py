@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from flavor.types import Json
-from worker.inputs import place_of, read_input_batch
+from worker.inputs import InputRow, place_of, read_input_batch
 from worker.jobs import JobSpec
 from worker.runs import INPUTS, Runs
 
@@ -16,7 +17,7 @@ def part_number(path: str) -> int:
 
 
 class InputReader:
-    """The input rows of one batch after another; one file of them is kept in ``folder`` at a time."""
+    """The input rows of one batch after another; ``folder`` holds one file of them at a time."""
 
     def __init__(self, runs: Runs, spec: JobSpec, folder: Path) -> None:
         self._runs = runs
@@ -25,9 +26,13 @@ class InputReader:
         self._file: Path | None = None
 
     def of_batch(self, batch: int) -> dict[int, Json] | None:
-        """Input rows by index; None where the input was not logged. Blocks."""
+        """The input's columns by row index; None where the input was not logged. Blocks."""
         if not self._spec.is_input_logged:
             return None
+        return {row.index: row.values for row in self.rows_of(batch)}
+
+    def rows_of(self, batch: int) -> Iterator[InputRow]:
+        """A batch's input rows, in order. Blocks. Raises ``InputError`` where they are gone."""
         place = place_of(batch)
         if self._file is None or self._file.name != place.file_name:
             if self._file is not None:
@@ -35,4 +40,4 @@ class InputReader:
             self._file = self._runs.fetch(
                 self._spec.job_id, f"{INPUTS}/{place.file_name}", self._folder
             )
-        return {row.index: row.values for row in read_input_batch(self._file, place.row_group)}
+        return read_input_batch(self._file, place.row_group)

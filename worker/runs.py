@@ -8,6 +8,7 @@ distinct names, ``log_batch``, tags. Metric points logged twice are one point.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -25,7 +26,6 @@ from mlflow.entities import (
     Metric,
     Param,
     Run,
-    RunInputs,
     RunTag,
 )
 from mlflow.exceptions import MlflowException
@@ -56,6 +56,8 @@ class Runs:
     def __init__(self, tracking_uri: str | None = None) -> None:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # What MLflow says at INFO is about itself; a user of ours did not ask.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         if tracking_uri is not None:
             mlflow.set_tracking_uri(tracking_uri)
         self.tracking_uri = mlflow.get_tracking_uri()
@@ -97,7 +99,7 @@ class Runs:
             self._client.log_inputs(job_id, datasets=inputs, models=models)
 
     def log_file(self, job_id: str, path: Path, folder: str | None = None) -> None:
-        """Copy a local file into the run's artifacts. Same name, same place: a repeat overwrites."""
+        """Copy a local file into the run's artifacts. A repeat overwrites it."""
         with _translated_errors():
             self._client.log_artifact(job_id, str(path), folder)
 
@@ -133,6 +135,12 @@ class Runs:
         """End the run: FINISHED, FAILED or KILLED. May be repeated."""
         with _translated_errors():
             self._client.set_terminated(job_id, status)
+
+    def reopen(self, job_id: str) -> None:
+        """Set an ended run to RUNNING again: more of its rows will be sent."""
+        with _translated_errors():
+            self._client.update_run(job_id, status="RUNNING")
+            self._client.set_tag(job_id, TAG_STATE, "queued")
 
     def get(self, job_id: str) -> Run:
         """The run as MLflow has it.

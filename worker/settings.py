@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     parent_pid: int | None = None
     """End when this process ends: set for workers that ``producer run`` starts."""
 
+    @property
+    def has_redis(self) -> bool:
+        """Whether the environment names a Redis; without one, local commands bring their own."""
+        return "redis_url" in self.model_fields_set
+
 
 def read_settings() -> Settings:
     """Read the environment.

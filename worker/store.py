@@ -7,14 +7,15 @@ invisible to workers, and one whose producer died is thrown away.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
 from flavor.errors import InputError
 from worker import keys
-from worker.jobs import JobSpec, JobState
+from worker.jobs import JobSpec, JobState, Outcome, encode_outcome
 from worker.ledger import PICO, VERDICT_FIELDS
 from worker.redis_client import run_script, text, translated_errors
 from worker.status import JobStatus, Requests, Tokens
@@ -35,6 +36,7 @@ class Store:
         async with translated_errors():
             pipe = self._redis.pipeline()
             pipe.zadd(keys.DRAFTS, {spec.job_id: now_ms})
+            pipe.delete(keys.job(spec.job_id))  # an ended job that is resumed
             pipe.hset(
                 keys.job(spec.job_id),
                 mapping={"spec": spec.to_json(), "state": "draft", "created_ms": now_ms},
@@ -52,11 +54,28 @@ class Store:
             pipe.zadd(keys.DRAFTS, {job_id: now_ms})
             await pipe.execute()
 
-    async def commit(self, job_id: str) -> None:
-        """Make the draft a job: from here on it will be done, whoever dies."""
+    async def add_outcomes(self, job_id: str, batch: int, outcomes: Sequence[Outcome]) -> None:
+        """Give a draft's batch the outcomes that its rows have already."""
+        if outcomes:
+            blobs: Mapping[Any, Any] = {
+                str(outcome.index): encode_outcome(outcome) for outcome in outcomes
+            }
+            async with translated_errors():
+                await self._redis.hset(keys.outcomes(job_id, str(batch)), mapping=blobs)
+
+    async def commit(self, job_id: str, *, counts: Mapping[str, int] | None = None) -> None:
+        """Make the draft a job: from here on it will be done, whoever dies.
+
+        ``counts`` are the progress that a resumed job starts with.
+        """
         now_ms = _now_ms()
         async with translated_errors():
             pipe = self._redis.pipeline()
+            pipe.delete(keys.counts(job_id))
+            if counts:
+                fields: Mapping[Any, Any] = counts
+                pipe.hset(keys.counts(job_id), mapping=fields)
+            pipe.persist(keys.job(job_id))
             pipe.hset(keys.job(job_id), "state", JobState.QUEUED.value)
             pipe.zadd(keys.JOBS, {job_id: now_ms})
             pipe.sadd(keys.ACTIVE, job_id)
@@ -66,7 +85,11 @@ class Store:
     async def discard(self, job_id: str, batches: int) -> None:
         """Remove all that a draft of at most ``batches`` batches has written."""
         async with translated_errors():
-            names = [keys.rows(job_id, str(batch)) for batch in range(batches)]
+            names = [
+                name
+                for batch in range(batches)
+                for name in (keys.rows(job_id, str(batch)), keys.outcomes(job_id, str(batch)))
+            ]
             for at in range(0, len(names), 1000):
                 await self._redis.unlink(*names[at : at + 1000])
             pipe = self._redis.pipeline()
@@ -101,6 +124,10 @@ class Store:
         running = [JobState.QUEUED.value, JobState.IN_PROGRESS.value]
         moved, _ = await self._move(job_id, JobState.PAUSED.value, reason, "", running)
         return moved
+
+    async def unpause(self, job_id: str) -> None:
+        """Let a paused job run again. Its batches must be published anew."""
+        await self._move(job_id, JobState.IN_PROGRESS.value, "", "", [JobState.PAUSED.value])
 
     async def cancel(self, job_id: str) -> None:
         """Let the rows in flight finish and cancel the others.

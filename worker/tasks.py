@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from typing import Any
 
-from celery import Task, signals
+from celery import signals
 
 from flavor.errors import BatchError, InputError
 from worker.batch import run_batch
@@ -28,14 +29,16 @@ from worker.upkeep import beat_regularly, flush_regularly, reap_regularly
 
 log = logging.getLogger(__name__)
 
+ORPHAN_GRACE_S = 30.0
+
 settings = read_settings()
 app = make_app(settings.redis_url.get_secret_value(), open_batches=settings.open_batches)
 thread = ProcessThread(settings, app, (flush_regularly, beat_regularly, reap_regularly))
 app.steps["consumer"].add(make_demand_step(thread))
 
 
-@app.task(name=RUN_BATCH, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
-def run_batch_task(self: Task, job_id: str, batch: str) -> str:
+@app.task(name=RUN_BATCH)  # type: ignore[untyped-decorator] # Celery has no types
+def run_batch_task(job_id: str, batch: str) -> str:
     """Work one batch off. The ledger decides whether there is anything to do."""
     if not isinstance(job_id, str) or not isinstance(batch, str) or not _is_batch(batch):
         log.error("message refused", extra={"event": "message_refused", "reason": "wrong shape"})
@@ -90,14 +93,7 @@ def _start(**_: Any) -> None:  # noqa: ANN401
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _drain(**_: Any) -> None:  # noqa: ANN401
     """SIGTERM: send nothing new, keep what is in flight, give the batches back."""
-
-    async def stop_sending(process: Process) -> None:
-        process.is_stopping = True
-        for batch in process.open.values():
-            batch.sending.set(StopReason.SHUTDOWN)
-
-    if thread.process is not None:
-        thread.run(stop_sending)
+    _stop_sending()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
@@ -108,6 +104,21 @@ def _stop(**_: Any) -> None:  # noqa: ANN401
 def _end_with(parent_pid: int) -> None:
     """Workers of ``producer run`` must not outlive it, however it ends."""
     while os.getppid() == parent_pid:
-        time.sleep(1)
+        time.sleep(0.5)
     log.error("parent is gone", extra={"event": "parent_lost"})
+    _stop_sending(has_redis=False)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE_S)  # Celery may wait for a Redis that is gone, too
     os._exit(1)
+
+
+def _stop_sending(*, has_redis: bool = True) -> None:
+    async def stop(process: Process) -> None:
+        process.is_stopping = True
+        for batch in process.open.values():
+            batch.sending.set(StopReason.SHUTDOWN)
+            if not has_redis:
+                batch.holding.set(StopReason.SHUTDOWN)
+
+    if thread.process is not None:
+        thread.run(stop)

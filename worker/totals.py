@@ -6,6 +6,7 @@ twice counts once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.jobs import Verdict
+from worker.jobs import Outcome, Verdict
 from worker.ledger import PICO, VERDICT_FIELDS
 
 _TOKENS = ("prompt", "completion", "total", "cached", "reasoning")
@@ -54,6 +55,16 @@ class Totals:
             self.latencies += np.bincount(
                 np.minimum(places.astype(np.int64), _BINS), minlength=_BINS + 1
             )
+
+    def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes that are at hand, for counting alone: their latencies are left out."""
+        for outcome in outcomes:
+            self.rows[outcome.verdict] += 1
+            if outcome.usage is not None:
+                for name in _TOKENS:
+                    self.tokens[name] += getattr(outcome.usage, f"{name}_tokens")
+            if outcome.cost_usd is not None:
+                self.cost_pico += round(outcome.cost_usd * PICO)
 
     @property
     def rows_total(self) -> int:

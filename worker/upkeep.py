@@ -45,9 +45,7 @@ async def flush(process: Process) -> None:
     """
     async with process.flush_lock:
         batches = [batch for batch in process.open.values() if batch.pending]
-        taken = []
-        for batch in batches:
-            taken.append((batch.lease, batch.pending.take()))
+        taken = [(batch.lease, batch.pending.take()) for batch in batches]
         if not taken:
             return
         try:

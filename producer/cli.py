@@ -1,0 +1,65 @@
+"""The ``producer`` command. A command's module is imported when it is used: ``--help`` is fast."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from flavor.errors import BatchError
+
+# Name -> (module of the command, its line in --help). Said here, so that --help imports nothing.
+_COMMANDS = {
+    "demo": ("demo", "The whole thing on this machine, with a simulated API."),
+    "run": ("run", "Run a job on this machine: Redis and workers included."),
+    "submit": ("submit", "Enqueue a job for the workers on REDIS_URL; prints its id."),
+    "jobs": ("jobs", "List jobs, newest first."),
+    "status": ("status", "How a job stands."),
+    "watch": ("watch", "Follow a running job."),
+    "cancel": ("cancel", "Finish what is in flight, cancel the rest."),
+    "resume": ("resume", "Continue a paused, cancelled or interrupted job."),
+    "retry": ("resume", "Send a job's dead rows again."),
+    "results": ("results", "The outcomes of a job, in the input's order."),
+    "simulate": ("simulate", "Serve a simulated OpenAI API on loopback."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """In the order in which a newcomer meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command's module and take the command out of it."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _ = _COMMANDS[cmd_name]
+        command = getattr(import_module(f"producer.commands.{module}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """From the table above, without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batch-inference-worker")
+def cli() -> None:
+    """Run an MLflow OpenAI model over a file of texts, by Celery workers, into an MLflow run.
+
+    Exit status: 0 all rows succeeded, 1 an error, 2 wrong usage, 3 completed with dead rows,
+    4 paused or cancelled.
+    """
+
+
+def main() -> None:
+    """Entry point: an error of ours is one line on stderr and status 1."""
+    try:
+        cli.main(prog_name="producer")
+    except BatchError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

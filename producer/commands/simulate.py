@@ -1,0 +1,5 @@
+"""``producer simulate``."""
+
+from producer.simulator.command import simulate
+
+__all__ = ["simulate"]

@@ -1,0 +1,96 @@
+"""The demo: the project's own table of reviews through everything on this machine.
+
+Without a key in the environment the API is simulated, and every line that could be taken for a
+model's says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flavor.types import Json
+from producer.local import LocalOptions, LocalResult, run_locally
+from producer.results import read_results
+from producer.services import open_services
+from producer.simulator import SimulatorSettings, serve
+from producer.submit import SubmitOptions
+from worker.settings import Settings
+
+DEMO_INPUT = Path(__file__).with_name("data") / "demo_reviews.csv"
+_PROMPT = "Classify the sentiment of this review as positive, negative or neutral: {text}"
+_SHOWN_ROWS = 6
+_LATENCY_S = 0.3
+
+
+async def run_demo(settings: Settings) -> LocalResult:
+    """Run the demo's job to its end and keep its first rows for showing."""
+    options = SubmitOptions(
+        input_path=str(DEMO_INPUT),
+        prompt=_PROMPT,
+        openai_model="gpt-4o-mini",
+        params={"temperature": 0},
+        id_column="review",
+        batch_size=10,
+        run_name="demo: sentiment of reviews",
+        tags={"batch.simulated": "false" if os.environ.get("OPENAI_API_KEY") else "true"},
+    )
+    async with _api() as environment:
+        result = await run_locally(settings, options, LocalOptions(environment=environment))
+    changed = settings.model_copy(update={"tracking_uri": result.tracking_uri})
+    return dataclasses.replace(result, preview=await _first_rows(changed, result.status.job_id))
+
+
+@asynccontextmanager
+async def _api() -> AsyncIterator[dict[str, str]]:
+    """The endpoint that the workers shall use, as environment variables."""
+    if os.environ.get("OPENAI_API_KEY"):
+        click.echo("using the API of OPENAI_API_KEY: this costs about a tenth of a cent", err=True)
+        yield {}
+        return
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[str] = loop.create_future()
+    server = loop.create_task(
+        serve(SimulatorSettings(latency_s=_LATENCY_S), on_ready=ready.set_result)
+    )
+    try:
+        waits: list[asyncio.Future[Any]] = [server, ready]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            server.result()  # it could not start: raises why
+        click.echo("no OPENAI_API_KEY: the API and its answers are SIMULATED", err=True)
+        yield {
+            "OPENAI_BASE_URL": ready.result(),
+            "OPENAI_API_BASE": "",
+            "OPENAI_API_TYPE": "",
+            "OPENAI_API_KEY": f"simulated-{secrets.token_hex(4)}",
+        }
+    finally:
+        server.cancel()
+        await asyncio.wait({server})
+
+
+async def _first_rows(settings: Settings, job_id: str) -> list[dict[str, Json]]:
+    async with open_services(settings) as services:
+        spec = await asyncio.to_thread(services.runs.spec, job_id)
+        rows = await asyncio.to_thread(
+            lambda: list(islice(read_results(services.runs, spec), _SHOWN_ROWS))
+        )
+    return [
+        {
+            "row": row["row_id"],
+            "text": (row.get("input") or {}).get("text", ""),
+            "answer": row["output"],
+            "tokens": row["total_tokens"],
+        }
+        for row in rows
+    ]

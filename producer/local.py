@@ -1,0 +1,126 @@
+"""A job on this machine alone: Redis where none is named, workers, the job, and the end of all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+
+from flavor.client import Client
+from flavor.types import Task
+from producer.embedded import Workers, embedded_redis
+from producer.progress import watch
+from producer.reading import read_spec_of, read_status
+from producer.resume import resume_job
+from producer.services import Services, open_services
+from producer.submit import SubmitOptions, enqueue, prepare
+from worker.jobs import JobSpec, Verdict
+from worker.runs import prepare_tracking
+from worker.settings import Settings
+from worker.status import JobStatus
+
+WORKER_LOG = Path("workers.log")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalOptions:
+    """How the machine is used. ``environment`` goes to the workers, beside this process's own."""
+
+    workers: int = 1
+    concurrency: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResult:
+    """How a job on this machine ended, and where to look at it."""
+
+    status: JobStatus
+    tracking_uri: str
+    run_url: str | None
+    experiment_id: str
+    preview: list[dict[str, object]] = field(default_factory=list)
+
+
+async def run_locally(
+    settings: Settings, options: SubmitOptions, local: LocalOptions
+) -> LocalResult:
+    """Run one job to its end. Interrupted, it stops its workers in good order first.
+
+    Raises:
+        BatchError: the input, the set-up or a service is at fault.
+    """
+    async with _local_services(settings) as services, prepare(services, options) as prepared:
+        if prepared.model.task is not Task.PYFUNC:
+            await _check_key(local)
+        return await _run_job(services, local, partial(enqueue, services, prepared))
+
+
+async def resume_locally(
+    settings: Settings, job_id: str, local: LocalOptions, *, redo: frozenset[Verdict]
+) -> LocalResult:
+    """Run what is left of a job to its end on this machine. See ``producer.resume``."""
+    async with _local_services(settings) as services:
+        if (await read_spec_of(services, job_id)).task is not Task.PYFUNC:
+            await _check_key(local)
+        return await _run_job(services, local, partial(resume_job, services, job_id, redo=redo))
+
+
+@asynccontextmanager
+async def _local_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services that the environment names, or our own for the length of the block."""
+    tracking_uri = prepare_tracking(settings.tracking_uri)
+    redis = nullcontext(settings.redis_url.get_secret_value())
+    with redis if settings.has_redis else embedded_redis() as redis_url:
+        changed = {"redis_url": SecretStr(redis_url), "tracking_uri": tracking_uri}
+        async with open_services(settings.model_copy(update=changed)) as services:
+            yield services
+
+
+async def _run_job(
+    services: Services, local: LocalOptions, start: Callable[[], Awaitable[JobSpec]]
+) -> LocalResult:
+    async with _workers(services, local) as workers:
+        spec = await start()
+        click.echo(f"job {spec.job_id}: {spec.rows:,} rows in {spec.batches} batches", err=True)
+        try:
+            await watch(partial(read_status, services, spec.job_id), each=workers.supervise)
+        except BaseException:
+            click.echo(f"interrupted; finish it with: producer resume {spec.job_id}", err=True)
+            raise
+    status = await read_status(services, spec.job_id)
+    run = services.runs.get(spec.job_id)
+    return LocalResult(
+        status=status,
+        tracking_uri=services.runs.tracking_uri,
+        run_url=services.runs.url(spec.job_id),
+        experiment_id=run.info.experiment_id,
+    )
+
+
+@asynccontextmanager
+async def _workers(services: Services, local: LocalOptions) -> AsyncIterator[Workers]:
+    environment = {
+        "REDIS_URL": services.redis_url,
+        "MLFLOW_TRACKING_URI": services.runs.tracking_uri,
+        **({"BATCH_CONCURRENCY": str(local.concurrency)} if local.concurrency else {}),
+        **local.environment,
+    }
+    workers = Workers(local.workers, environment, WORKER_LOG)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+async def _check_key(local: LocalOptions) -> None:
+    """These workers have our environment: without a key, say so before anything is sent."""
+    if not local.workers or local.environment.get("OPENAI_API_KEY"):
+        return
+    client = Client.from_environment(concurrency=1)
+    await client.close()

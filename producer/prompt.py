@@ -1,0 +1,59 @@
+"""``--prompt`` and ``--openai-model``: a model made on the spot, logged so that workers load it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flavor.errors import InputError
+from flavor.model import ModelSpec, read_spec
+from flavor.spec import read_slots
+from flavor.template import Syntax
+from flavor.types import Task
+
+
+def prompt_spec(prompt: str | None, *, openai_model: str, task: Task | None) -> ModelSpec:
+    """What the model will be, before it is logged.
+
+    Without a task, a model whose name says "embedding" embeds, any other chats.
+
+    Raises:
+        InputError: the prompt cannot work as a template, or the task takes none.
+    """
+    if task is None:
+        task = Task.EMBEDDINGS if "embedding" in openai_model else Task.CHAT
+    if task is Task.EMBEDDINGS and prompt is not None:
+        raise InputError("an embedding model takes no --prompt: it embeds the text as it is")
+    template = [{"role": "user", "content": prompt}] if prompt and task is Task.CHAT else prompt
+    slots = read_slots(task, template, Syntax.FORMAT, column=None)
+    return ModelSpec(
+        uri="",
+        resolved_uri="",
+        task=task,
+        openai_model=openai_model,
+        template=template,
+        variables=slots.variables,
+        aliases=slots.aliases,
+        accepts_messages=slots.accepts_messages,
+    )
+
+
+def log_prompt_model(spec: ModelSpec, *, experiment: str) -> ModelSpec:
+    """Log the model into the experiment's run store and return it as logged. Blocks."""
+    import mlflow  # noqa: PLC0415 - costs seconds that the commands without a prompt need not pay
+
+    import flavor  # noqa: PLC0415 - as above
+
+    mlflow.set_experiment(experiment)
+    filled = {Task.CHAT: "messages", Task.COMPLETIONS: "prompt"}.get(spec.task)
+    template = {filled: spec.template} if filled and spec.template else {}
+    info = flavor.log_model(
+        model=spec.openai_model or "",
+        task=spec.task.value,
+        name="prompt-model",
+        pip_requirements=[
+            "openai"
+        ],  # given, since inferring it would load the model in a subprocess
+        **template,
+    )
+    logged = read_spec(info.model_uri)
+    return dataclasses.replace(logged, uri=info.model_uri)

@@ -1,0 +1,101 @@
+"""What is known of jobs: from Redis while they run, from their MLflow runs for ever after."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from flavor.errors import InputError, StoreError
+from worker.jobs import JobSpec, JobState, Verdict
+from worker.status import JobStatus, Requests, Tokens
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from producer.services import Services
+
+_RUN_STATES = {
+    "FINISHED": JobState.COMPLETED,
+    "FAILED": JobState.FAILED,
+    "KILLED": JobState.CANCELLED,
+}
+
+
+async def read_status(services: Services, job_id: str) -> JobStatus:
+    """How a job stands.
+
+    Raises:
+        InputError: neither Redis nor MLflow knows it.
+    """
+    try:
+        status = await services.store.status(job_id)
+    except StoreError:  # an embedded Redis is gone with its job; the run is not
+        status = None
+    if status is None:
+        status = await asyncio.to_thread(_status_from_run, services, job_id)
+    return status
+
+
+async def read_jobs(services: Services) -> list[JobStatus]:
+    """All jobs that MLflow or Redis know, newest first."""
+    try:
+        live = {status.job_id: status for status in await services.store.statuses()}
+    except StoreError:
+        live = {}
+    runs = await asyncio.to_thread(services.runs.jobs)
+    recorded = {run.info.run_id: _to_status(run) for run in runs}
+    return sorted((recorded | live).values(), key=lambda s: s.created_ms or 0, reverse=True)
+
+
+async def read_spec_of(services: Services, job_id: str) -> JobSpec:
+    """A job's spec. Raises ``InputError`` where nobody knows the job."""
+    try:
+        spec = await services.store.spec(job_id)
+    except StoreError:
+        spec = None
+    if spec is None:
+        spec = await asyncio.to_thread(services.runs.spec, job_id)
+    return spec
+
+
+def _status_from_run(services: Services, job_id: str) -> JobStatus:
+    run = services.runs.get(job_id)
+    if not _is_job(run):
+        raise InputError(f"run {job_id} is no job of ours")
+    return _to_status(run)
+
+
+def _is_job(run: Run) -> bool:
+    return run.data.tags.get("batch.job") == "true"
+
+
+def _to_status(run: Run) -> JobStatus:
+    metrics, tags, params = run.data.metrics, run.data.tags, run.data.params
+
+    def whole(name: str) -> int:
+        return int(metrics.get(name, 0))
+
+    state = _RUN_STATES.get(run.info.status) or JobState(tags.get("batch.state", "queued"))
+    return JobStatus(
+        job_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        state=state,
+        rows_total=int(params.get("rows", 0)),
+        rows={verdict: whole(f"rows.{verdict.value}") for verdict in Verdict},
+        tokens=Tokens(
+            prompt=whole("tokens.prompt"),
+            completion=whole("tokens.completion"),
+            total=whole("tokens.total"),
+            cached=whole("tokens.cached"),
+            reasoning=whole("tokens.reasoning"),
+        ),
+        requests=Requests(
+            sent=whole("requests.sent"),
+            retried=whole("requests.retried"),
+            throttled=whole("requests.throttled"),
+        ),
+        cost_usd=metrics.get("cost.usd"),
+        created_ms=run.info.start_time,
+        started_ms=run.info.start_time,
+        finished_ms=run.info.end_time,
+    )

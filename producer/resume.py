@@ -1,0 +1,152 @@
+"""Continue a job, or send its dead rows again: from Redis where it still knows the job, else from
+the run alone (``job.json``, ``input/``, ``outputs/``).
+
+Rows that have an outcome are not sent again; their outcomes go with the others into the part that
+is written anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flavor.errors import InputError, StoreError
+from flavor.model import ModelSpec, read_spec
+from flavor.types import Row
+from producer.formats import TEXT_COLUMN, Format, Record
+from producer.services import Services
+from producer.source import SourceOptions, Wanted, read_rows
+from worker.broker import publish
+from worker.inputs import InputRow
+from worker.jobs import JobSpec, JobState, Outcome, Verdict, encode_rows
+from worker.parts import read_outcomes
+from worker.run_files import InputReader, part_number
+from worker.runs import OUTPUTS, Runs
+from worker.totals import Totals
+
+RESUMED = frozenset({Verdict.CANCELLED})
+RETRIED = frozenset({Verdict.CANCELLED, Verdict.REJECTED, Verdict.EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBatchInput:
+    """A batch that has rows to send: all its rows, and the outcomes that stay."""
+
+    batch: int
+    rows: Sequence[Row]
+    kept: Sequence[Outcome]
+
+
+async def resume_job(
+    services: Services, job_id: str, *, redo: frozenset[Verdict] = RESUMED
+) -> JobSpec:
+    """Make the job run again, and publish its batches. Returns when workers can see it.
+
+    ``redo`` are the verdicts that shall not stand: with ``RETRIED`` dead rows are sent again.
+
+    Raises:
+        InputError: nobody knows the job, there is nothing to do, or its input was not logged.
+    """
+    await services.check_redis()
+    status = await services.store.status(job_id)
+    if status is not None and not status.state.is_final:
+        return await _continue(services, job_id, status.state)
+    return await _rebuild(services, job_id, redo)
+
+
+async def _continue(services: Services, job_id: str, state: JobState) -> JobSpec:
+    """Redis has the job: a paused one may run again, a running one loses at most messages."""
+    spec = await services.store.spec(job_id)
+    if spec is None:
+        raise StoreError(f"job {job_id} is gone from Redis: call resume again")
+    if state is JobState.PAUSED:
+        await services.store.unpause(job_id)
+    batches = await services.store.unclaimed(job_id)
+    await asyncio.to_thread(publish, services.app, job_id, spec.name, batches)
+    return spec
+
+
+async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) -> JobSpec:
+    """Redis has nothing, or only the memory of an ended job: write the batches anew."""
+    spec = await asyncio.to_thread(services.runs.spec, job_id)
+    if not spec.is_input_logged:
+        raise InputError(f"job {job_id} kept no input in its run (--no-log-input): submit it anew")
+    model = await asyncio.to_thread(read_spec, spec.model_uri, openai_model=spec.openai_model)
+    totals = Totals()
+    await services.store.begin(spec)
+    numbers = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="resume-") as folder:
+            reader = _BatchReader(services.runs, spec, model, Path(folder))
+            for found in reader.batches(redo, totals):
+                await services.store.add_batches(job_id, [(found.batch, encode_rows(found.rows))])
+                await services.store.add_outcomes(job_id, found.batch, found.kept)
+                numbers.append(str(found.batch))
+    except BaseException:
+        await services.store.discard(job_id, spec.batches)
+        raise
+    if not numbers:
+        await services.store.discard(job_id, spec.batches)
+        raise InputError(f"job {job_id} has no rows left to send")
+    await services.store.commit(job_id, counts=totals.counts())
+    await asyncio.to_thread(services.runs.reopen, job_id)
+    await asyncio.to_thread(publish, services.app, job_id, spec.name, numbers)
+    return spec
+
+
+class _BatchReader:
+    """Goes through a run's input and parts, batch by batch. Blocks; memory holds one batch."""
+
+    def __init__(self, runs: Runs, spec: JobSpec, model: ModelSpec, folder: Path) -> None:
+        self._runs = runs
+        self._spec = spec
+        self._folder = folder
+        self._inputs = InputReader(runs, spec, folder)
+        self._wanted = Wanted(
+            variables=model.variables,
+            aliases=model.aliases,
+            accepts_messages=model.accepts_messages,
+        )
+
+    def batches(self, redo: frozenset[Verdict], totals: Totals) -> Iterator[OpenBatchInput]:
+        """Batches with rows to send; what stays of the others is added to ``totals``."""
+        paths = {part_number(p): p for p in self._runs.files(self._spec.job_id, OUTPUTS)}
+        for batch in range(self._spec.batches):
+            kept = self._kept(paths.get(batch), redo)
+            rows = self._rows(batch)
+            totals.add_outcomes(kept)
+            if len(kept) < len(rows):
+                yield OpenBatchInput(batch=batch, rows=rows, kept=kept)
+
+    def _kept(self, path: str | None, redo: frozenset[Verdict]) -> list[Outcome]:
+        if path is None:
+            return []
+        local = self._runs.fetch(self._spec.job_id, path, self._folder)
+        outcomes = [o for o in read_outcomes(local) if o.verdict not in redo]
+        local.unlink(missing_ok=True)
+        return outcomes
+
+    def _rows(self, batch: int) -> list[Row]:
+        """The rows as the first submit made them: same ids, same values."""
+        options = SourceOptions(columns=self._spec.columns, params_column=self._spec.params_column)
+        stored = list(self._inputs.rows_of(batch))
+        made = read_rows(map(_record, stored), self._wanted, options=options)
+        return [
+            dataclasses.replace(source_row.row, row_id=row.row_id, index=row.index)
+            for row, source_row in zip(stored, made, strict=True)
+        ]
+
+
+def _record(row: InputRow) -> Record:
+    # A text file's lines have no column name; what was read from one has this column alone.
+    is_text = row.values.keys() == {TEXT_COLUMN}
+    return Record(
+        source=row.source,
+        line=row.line,
+        values=row.values,
+        input_format=Format.TEXT if is_text else Format.JSONL,
+    )

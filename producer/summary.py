@@ -1,0 +1,45 @@
+"""The end of a job on the terminal: its figures, some of its rows, and where to see the rest."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from producer.local import LocalResult
+from producer.progress import summary_table
+
+_UI_PORT = 5000  # source: mlflow ui --help
+
+
+def print_summary(result: LocalResult) -> None:
+    """Figures and links, to stderr; the job's id alone to stdout, for scripts."""
+    console = Console(stderr=True)
+    console.print(summary_table(result.status))
+    for line in links(result):
+        console.print(line, soft_wrap=True, highlight=False)
+    print(result.status.job_id)  # noqa: T201 - the command's output
+
+
+def links(result: LocalResult) -> list[str]:
+    """How to look at the run: a link, and the command that makes it work where no server runs."""
+    job_id = result.status.job_id
+    lines = [f"results:  producer results {job_id}"]
+    if result.run_url is not None:
+        return [*lines, f"run:      {result.run_url}"]
+    path = f"#/experiments/{result.experiment_id}/runs/{job_id}"
+    return [
+        *lines,
+        f"run:      http://127.0.0.1:{_UI_PORT}/{path}",
+        f"          after: mlflow ui --backend-store-uri {result.tracking_uri}",
+    ]
+
+
+def print_demo(result: LocalResult) -> None:
+    """What ``print_summary`` prints, and the first rows with their answers."""
+    table = Table(title="the first rows", box=None, title_justify="left")
+    for name in ("row", "text", "answer", "tokens"):
+        table.add_column(name, overflow="ellipsis", no_wrap=name != "text")
+    for row in result.preview:
+        table.add_row(*(str(row[name]) for name in ("row", "text", "answer", "tokens")))
+    Console(stderr=True).print(table)
+    print_summary(result)
