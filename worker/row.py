@@ -9,6 +9,7 @@ refused, halving finds the row to blame.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from flavor.errors import ErrorInfo, RequestError, RowError, ThrottledError, TransientError
+from flavor.model import RowReply
 from flavor.prices import Price, cost_usd
-from flavor.types import Reply, Request, Response, Row
+from flavor.types import Request, Response, Row
 from worker.jobs import Outcome, Verdict
 from worker.ledger import Pending
 from worker.stop import Stop
@@ -66,7 +68,7 @@ class SupportsRequest(Protocol):
         """Render rows that share one request. Raises ``RowError``."""
         ...
 
-    def replies(self, request: Request, response: Response) -> list[Reply | RowError]:
+    def replies(self, request: Request, response: Response) -> list[RowReply]:
         """One per row, in their order. Raises ``TransientError`` where the answer is broken."""
         ...
 
@@ -121,12 +123,10 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
         StoppedError: the batch stops; these rows have no outcome.
     """
     trip: _Trip | None = None
-    replies: list[Reply | RowError]
-    response: Response
     try:
         trip = _Trip(rows, way.model.request(rows), way)
         async with timeout(way.deadline_s):
-            replies, response = await way.retrying(_attempt, trip)
+            outcomes: list[Outcome] = await way.retrying(_attempt, trip)
     except RowError as error:
         if len(rows) > 1:
             half = len(rows) // 2
@@ -137,10 +137,10 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     except asyncio.TimeoutError:  # not the builtin one before Python 3.11
         info = _deadline_info(trip, way.deadline_s)
         return [_dead(row, Verdict.EXHAUSTED, info, trip) for row in rows]
-    return [_outcome(row, reply, response, trip) for row, reply in zip(rows, replies, strict=True)]
+    return outcomes
 
 
-async def _attempt(trip: _Trip) -> tuple[list[Reply | RowError], Response]:
+async def _attempt(trip: _Trip) -> list[Outcome]:
     way, request = trip.way, trip.request
     await way.limiter.reserve(request.estimated_tokens, way.stop)
     way.stop.check()
@@ -159,10 +159,12 @@ async def _attempt(trip: _Trip) -> tuple[list[Reply | RowError], Response]:
         trip.attempts += 1
         raise
     trip.attempts += 1
-    used = sum(r.usage.total_tokens for r in replies if isinstance(r, Reply) and r.usage)
+    used = sum(reply.usage.total_tokens for reply in replies if reply.usage)
     if used:
         way.limiter.settle(request.estimated_tokens, used)
-    return replies, response
+    return [
+        _outcome(row, reply, response, trip) for row, reply in zip(trip.rows, replies, strict=True)
+    ]
 
 
 def _count(trip: _Trip, tally: Pending) -> None:
@@ -196,9 +198,12 @@ def _pause_before_next(state: RetryCallState) -> float:
     return float(_backoff(state))
 
 
-def _outcome(row: Row, reply: Reply | RowError, response: Response, trip: _Trip) -> Outcome:
+def _outcome(row: Row, reply: RowReply, response: Response, trip: _Trip) -> Outcome:
     if isinstance(reply, RowError):
-        return _dead(row, Verdict.REJECTED, reply.info, trip)
+        dead = _dead(row, Verdict.REJECTED, reply.info, trip)
+        # A filtered answer is billed like any other.
+        cost = cost_usd(trip.way.price, reply.usage)
+        return dataclasses.replace(dead, usage=reply.usage, cost_usd=cost)
     return Outcome(
         row_id=row.row_id,
         index=row.index,
