@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+from typing import TYPE_CHECKING
+
 from celery import Celery
 from redis.asyncio import Redis
 
 from worker.broker import make_app
 from worker.redis_client import connect, ping
-from worker.runs import Runs
 from worker.settings import Settings
 from worker.store import Store
+
+if TYPE_CHECKING:
+    from worker.runs import Runs
 
 
 @dataclass
@@ -37,6 +41,8 @@ class Services:
     @cached_property
     def runs(self) -> Runs:
         """The jobs in MLflow."""
+        from worker.runs import Runs  # MLflow costs seconds, which a look into Redis need not pay
+
         return Runs(self.settings.tracking_uri)
 
     @cached_property
