@@ -21,8 +21,9 @@ from producer.formats import TEXT_COLUMN, Format, Record
 from producer.services import Services
 from producer.source import SourceOptions, Wanted, read_rows
 from worker.broker import publish
+from worker.codec import encode_rows
 from worker.inputs import InputRow
-from worker.jobs import JobSpec, JobState, Outcome, Verdict, encode_rows
+from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, part_number
 from worker.runs import OUTPUTS, Runs
@@ -132,7 +133,11 @@ class _BatchReader:
 
     def _rows(self, batch: int) -> list[Row]:
         """The rows as the first submit made them: same ids, same values."""
-        options = SourceOptions(columns=self._spec.columns, params_column=self._spec.params_column)
+        options = SourceOptions(
+            columns=self._spec.columns,
+            id_column=self._spec.id_column,
+            params_column=self._spec.params_column,
+        )
         stored = list(self._inputs.rows_of(batch))
         made = read_rows(map(_record, stored), self._wanted, options=options)
         return [

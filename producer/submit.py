@@ -26,7 +26,8 @@ from producer.services import Services
 from producer.source import SourceOptions, Wanted, read_rows
 from producer.spool import BatchOptions, Spool, Spooled
 from worker.broker import publish
-from worker.jobs import JobSpec, Limits, encode_rows
+from worker.codec import encode_rows
+from worker.jobs import JobSpec, Limits
 from worker.runs import INPUTS, SPEC_FILE, TAG_STATE, input_dataset, prepare_tracking
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ async def prepare(services: Services, options: SubmitOptions) -> AsyncIterator[P
             check_params=lambda params: check_params(model.task, params),
         )
         spooled = await asyncio.to_thread(spool.write, rows)
+        await asyncio.to_thread(records.finish)
         yield Prepared(
             options=options,
             model=model,

@@ -17,17 +17,10 @@ from flavor.errors import ErrorInfo, InputError, JobError, LeaseLostError
 from flavor.model import OpenAIModel, PyfuncModel
 from flavor.types import Row, StrEnum
 from worker.broker import publish
-from worker.jobs import (
-    FINAL,
-    JobSpec,
-    Lease,
-    Outcome,
-    Verdict,
-    decode_outcome,
-    decode_rows,
-)
-from worker.ledger import CountOff, Pending, Refusal
-from worker.limiter import Limiter
+from worker.codec import decode_outcome, decode_rows
+from worker.jobs import FINAL, Outcome, Verdict
+from worker.ledger import CountOff, Refusal
+from worker.open_batch import OpenBatch
 from worker.packs import plan_packs
 from worker.predict import predict_rows
 from worker.process import Process
@@ -47,61 +40,6 @@ class BatchEnd(StrEnum):
     RELEASED = "released"  # given back unfinished: the worker stops, or the job is paused
     LOST = "lost"  # another worker has the batch
     REFUSED = "refused"  # a duplicate message, or a job that is not running
-
-
-class OpenBatch:
-    """A claimed batch while it is worked on. Listed in ``Process.open``.
-
-    ``sending`` stops new requests; ``holding`` stops everything, waits for services included.
-    """
-
-    def __init__(self, lease: Lease, spec: JobSpec) -> None:
-        self.lease = lease
-        self.spec = spec
-        self.sending = Stop()
-        self.holding = Stop()
-        self.pending = Pending()
-        self.outcomes: dict[int, Outcome] = {}
-        self.limiter: Limiter | None = None
-        self.requests = 0
-        self.in_flight = 0
-        self.error: BaseException | None = None
-        self._left = 0
-        self._is_idle = asyncio.Event()
-
-    @property
-    def waiting_for(self) -> str:
-        """What its rows wait for, in words."""
-        return self.limiter.waiting_for if self.limiter else ""
-
-    def expect(self, requests: int) -> None:
-        """Say how many pieces of work the batch has before they are handed to the slots."""
-        self.requests = self._left = requests
-        if not requests:
-            self._is_idle.set()
-
-    async def idle(self) -> None:
-        """Wait until every piece of work has ended; raise the first unexpected error."""
-        await self._is_idle.wait()
-        if self.error is not None:
-            raise self.error
-
-    def finished_one(self) -> None:
-        """One piece of work has ended, with or without outcomes."""
-        self._left -= 1
-        if not self._left:
-            self._is_idle.set()
-
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Take outcomes in; the next flush writes them."""
-        for outcome in outcomes:
-            self.outcomes[outcome.index] = outcome
-        self.pending.outcomes += outcomes
-
-    def lose(self) -> None:
-        """The lease is gone: nothing more is sent, and nothing more may be written."""
-        self.sending.set(StopReason.LEASE_LOST)
-        self.holding.set(StopReason.LEASE_LOST)
 
 
 async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:

@@ -11,9 +11,10 @@ import time
 from functools import partial
 
 from flavor.errors import LeaseLostError
-from worker.batch import BatchEnd, OpenBatch
+from worker.batch import BatchEnd
 from worker.jobs import FINAL, JobState
 from worker.ledger import Refusal
+from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.publish import finalize
 from worker.stop import Stop, StoppedError

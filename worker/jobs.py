@@ -1,23 +1,19 @@
 """What a job, a batch and an outcome are: the contract between producer and worker.
 
-Plain values and their encodings; no I/O, no Celery, no Redis. Whoever reads Redis or a run's
-``job.json`` reads it through this module, so a change of form is a change here.
+Plain values; no I/O, no Celery, no Redis. How rows and outcomes look in Redis: ``worker.codec``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-import pyarrow as pa
-
 from flavor.errors import ErrorInfo, InputError
 from flavor.prices import Price
-from flavor.types import Json, Row, StrEnum, Task, Usage
+from flavor.types import Json, StrEnum, Task, Usage
 
 FINAL = "final"
 """The work after the last batch: finalizing the run. Leased and redelivered like a batch."""
@@ -120,7 +116,13 @@ class JobSpec:
 
     def to_json(self) -> str:
         """The spec as indented JSON, as it stands in ``job.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        values = dataclasses.asdict(self)
+        text = json.dumps(values, indent=2, ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate: the name of a file that is no UTF-8
+            return json.dumps(values, indent=2)
+        return text
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:
@@ -149,144 +151,3 @@ class Lease:
     batch: str
     fence: int
     deliveries: int
-
-
-_COMPRESSION = "zstd"
-
-
-def encode_rows(rows: Sequence[Row]) -> bytes:
-    """Pack a batch's rows for Redis: the raw size, then JSON under zstd."""
-    values = [[r.row_id, r.index, r.values, r.params] for r in rows]
-    try:
-        raw = orjson.dumps(values)
-    except TypeError:  # a lone surrogate: orjson refuses what JSON can escape
-        raw = json.dumps(values, separators=(",", ":")).encode("ascii")
-    packed: bytes = pa.compress(raw, codec=_COMPRESSION, asbytes=True)
-    return len(raw).to_bytes(8, "little") + packed
-
-
-def decode_rows(payload: bytes) -> list[Row]:
-    """Read what ``encode_rows`` wrote.
-
-    Raises:
-        ValueError: the payload is not of that form.
-    """
-    try:
-        size = int.from_bytes(payload[:8], "little")
-        raw = pa.decompress(payload[8:], decompressed_size=size, codec=_COMPRESSION, asbytes=True)
-        return [
-            Row(row_id=row_id, index=index, values=values, params=params)
-            for row_id, index, values, params in _loads(raw)
-        ]
-    except (pa.ArrowException, MemoryError, OverflowError, TypeError) as error:
-        raise ValueError(f"no batch payload: {error}") from error
-
-
-def encode_outcome(outcome: Outcome) -> bytes:
-    """An outcome for Redis: a JSON array, and behind a NUL byte an embedding's raw floats."""
-    output = outcome.output
-    vector = output if isinstance(output, bytes) else None
-    values = [
-        outcome.row_id,
-        outcome.index,
-        outcome.verdict,
-        None if vector is not None else output,
-        outcome.finish_reason,
-        _usage_values(outcome.usage),
-        outcome.cost_usd,
-        outcome.attempts,
-        outcome.latency_s,
-        outcome.request_id,
-        outcome.response_model,
-        _error_values(outcome.error),
-    ]
-    try:
-        raw = orjson.dumps(values)
-    except TypeError:  # a lone surrogate in an answer
-        raw = json.dumps(values, separators=(",", ":")).encode("ascii")
-    return raw if vector is None else b"%b\0%b" % (raw, vector)
-
-
-def decode_outcome(blob: bytes) -> Outcome:
-    """Read what ``encode_outcome`` wrote.
-
-    Raises:
-        ValueError: the bytes are not of that form.
-    """
-    raw, separator, vector = blob.partition(b"\0")
-    try:
-        (
-            row_id,
-            index,
-            verdict,
-            output,
-            finish,
-            usage,
-            cost,
-            attempts,
-            latency,
-            rid,
-            model,
-            error,
-        ) = _loads(raw)
-        return Outcome(
-            row_id=row_id,
-            index=index,
-            verdict=Verdict(verdict),
-            output=vector if separator else output,
-            finish_reason=finish,
-            usage=_usage(usage),
-            cost_usd=cost,
-            attempts=attempts,
-            latency_s=latency,
-            request_id=rid,
-            response_model=model,
-            error=_error(error),
-        )
-    except TypeError as error_:
-        raise ValueError(f"no outcome: {error_}") from error_
-
-
-def _loads(raw: bytes) -> Any:  # noqa: ANN401 - JSON of any form; the caller unpacks it
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return json.loads(raw)
-
-
-def _usage_values(usage: Usage | None) -> list[int] | None:
-    if usage is None:
-        return None
-    return [
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-    ]
-
-
-def _usage(values: list[int] | None) -> Usage | None:
-    if values is None:
-        return None
-    prompt, completion, total, cached, reasoning = values
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=total,
-        cached_tokens=cached,
-        reasoning_tokens=reasoning,
-    )
-
-
-def _error_values(error: ErrorInfo | None) -> list[Json] | None:
-    if error is None:
-        return None
-    return [error.type, error.message, error.status, error.code, error.request_id]
-
-
-def _error(values: list[Json] | None) -> ErrorInfo | None:
-    if values is None:
-        return None
-    kind, message, status, code, request_id = values
-    return ErrorInfo(type=kind, message=message, status=status, code=code, request_id=request_id)

@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 from flavor.errors import LeaseLostError
 from flavor.types import StrEnum
 from worker import keys
-from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict, encode_outcome
+from worker.codec import encode_outcome
+from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
 from worker.redis_client import ScriptPipeline, run_script, text, translated_errors
 
 PICO = 10**12

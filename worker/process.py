@@ -13,7 +13,7 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,6 +27,7 @@ from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
 from worker.jobs import JobSpec
 from worker.ledger import Ledger
 from worker.limiter import Limiters
+from worker.open_batch import OpenBatch
 from worker.redis_client import connect
 from worker.runs import Runs
 from worker.settings import Settings
@@ -34,18 +35,20 @@ from worker.slots import Slots
 from worker.stop import Stop
 from worker.store import Store
 
-if TYPE_CHECKING:
-    from worker.batch import OpenBatch
-
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 
 class Process:
-    """Everything that the batches of one process share. Belongs to one event loop."""
+    """Everything that the batches of one process share. Belongs to one event loop.
 
-    def __init__(self, settings: Settings, app: Celery, tasks: TaskGroup) -> None:
+    ``runs`` stands in for MLflow where a test needs none.
+    """
+
+    def __init__(
+        self, settings: Settings, app: Celery, tasks: TaskGroup, *, runs: Runs | None = None
+    ) -> None:
         self.settings = settings
         self.app = app
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -53,7 +56,7 @@ class Process:
         self.store = Store(self.redis)
         self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)
         self.limiters = Limiters(self.redis, tasks)
-        self.runs = Runs(settings.tracking_uri)
+        self.runs = runs or Runs(settings.tracking_uri)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}
         self.is_stopping = False

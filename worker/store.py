@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from flavor.errors import InputError
 from worker import keys
-from worker.jobs import JobSpec, JobState, Outcome, encode_outcome
+from worker.codec import encode_outcome
+from worker.jobs import JobSpec, JobState, Outcome
 from worker.ledger import PICO, VERDICT_FIELDS
 from worker.redis_client import run_script, text, translated_errors
 from worker.status import JobStatus, Requests, Tokens

@@ -66,6 +66,22 @@ async def test_a_port_that_is_taken_is_one_line_and_status_1() -> None:
     assert len(errors.splitlines()) == 1
 
 
+async def test_it_runs_where_uvloop_is_not_installed() -> None:
+    code = (
+        "import sys; sys.modules['uvloop'] = None;"
+        "from producer.simulator.command import simulate; simulate(['--port', '0'])"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+    process.terminate()
+
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert ready["pid"] == process.pid
+
+
 async def test_it_needs_neither_mlflow_nor_celery_nor_redis() -> None:
     """Nor the rest of the project: a rehearsal's server starts fast."""
     code = (

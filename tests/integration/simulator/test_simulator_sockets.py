@@ -5,11 +5,12 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from producer.simulator import prompt_hash
+from producer.simulator import SimulatorSettings, prompt_hash, serve
 
 pytestmark = pytest.mark.integration
 
@@ -203,3 +204,47 @@ async def test_a_client_that_leaves_has_still_paid(
 
         assert (await stats())["rows_accepted"] == 1
         assert (await stats())["in_flight"] == 0
+
+
+async def test_a_client_that_reads_slowly_gets_everything(start: Start, open_wire: Any) -> None:
+    """Twenty megabytes of answers: more than the kernel takes in while nobody reads."""
+    async with open_wire(await start()) as wire:
+        wire.send(b"".join(chat(f"[[huge]] {n}", "x-pad: " + "x" * 4000) for n in range(20)))
+
+        for _ in range(20):
+            assert len(said(await wire.response())) > 1_000_000
+
+
+async def test_a_server_that_stops_drops_who_waits(open_wire: Any) -> None:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.ensure_future(
+        serve(SimulatorSettings(timeout_rate=1), on_ready=ready.set_result)
+    )
+    async with open_wire(await ready) as wire:
+        wire.send(chat("hello"))
+        await asyncio.sleep(0)
+        serving.cancel()
+
+        with suppress(ConnectionResetError):  # or an orderly end, as the kernel has it
+            assert await wire.rest() == b""
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+async def test_a_limit_set_in_mid_run_holds_from_then_on(start: Start, open_wire: Any) -> None:
+    """600 a minute are 10 at once, and a few more while 100 requests travel."""
+    async with open_wire(await start()) as wire:
+
+        async def statuses() -> list[int]:
+            wire.send(b"".join(chat(f"row {n}") for n in range(100)))
+            return [(await wire.response())[0] for _ in range(100)]
+
+        before = await statuses()
+        wire.send(post("/config", {"rpm": 600, "counts_refused": False}))
+        await wire.response()
+        after = await statuses()
+
+    assert before == [200] * 100
+    assert after[:10] == [200] * 10
+    assert 10 <= after.count(200) <= 40
+    assert after.count(429) == 100 - after.count(200)

@@ -1,0 +1,168 @@
+"""How rows and outcomes are written into Redis, and read back. Never executed: JSON and raw floats.
+
+Whoever reads them reads them through this module, so a change of form is a change here. Bytes of
+any other form are a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from flavor.errors import ErrorInfo
+from flavor.types import Json, Row, Usage
+from worker.jobs import Outcome, Verdict
+
+MAX_PAYLOAD_BYTES = 1 << 30
+"""More than any batch takes: a payload that claims more is garbage, not worth the memory."""
+
+_COMPRESSION = "zstd"
+_HEAD = struct.Struct("<Q?")  # size of the JSON text, whether it needs the slow reader
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Pack a batch's rows for Redis: a short head, then JSON under zstd."""
+    values = [[r.row_id, r.index, r.values, r.params] for r in rows]
+    is_odd = False
+    try:
+        raw = orjson.dumps(values)
+    except TypeError:  # a lone surrogate or a huge integer: orjson refuses what JSON can say
+        is_odd = True
+        raw = json.dumps(values, separators=(",", ":")).encode("ascii")
+    packed: bytes = pa.compress(raw, codec=_COMPRESSION, asbytes=True)
+    return _HEAD.pack(len(raw), is_odd) + packed
+
+
+def decode_rows(payload: bytes) -> list[Row]:
+    """Read what ``encode_rows`` wrote.
+
+    Raises:
+        ValueError: the payload is not of that form.
+    """
+    try:
+        size, is_odd = _HEAD.unpack_from(payload)
+        if size > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"no batch payload: it claims {size} bytes")
+        packed = payload[_HEAD.size :]
+        raw = pa.decompress(packed, decompressed_size=size, codec=_COMPRESSION, asbytes=True)
+        return [
+            Row(row_id=row_id, index=index, values=values, params=params)
+            for row_id, index, values, params in (json.loads if is_odd else orjson.loads)(raw)
+        ]
+    except (pa.ArrowException, struct.error, OSError, TypeError) as error:
+        raise ValueError(f"no batch payload: {error}") from error
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """An outcome for Redis: a JSON array, and behind a NUL byte an embedding's raw floats."""
+    output = outcome.output
+    vector = output if isinstance(output, bytes) else None
+    values = [
+        outcome.row_id,
+        outcome.index,
+        outcome.verdict,
+        None if vector is not None else output,
+        outcome.finish_reason,
+        _usage_values(outcome.usage),
+        outcome.cost_usd,
+        outcome.attempts,
+        outcome.latency_s,
+        outcome.request_id,
+        outcome.response_model,
+        _error_values(outcome.error),
+    ]
+    try:
+        raw = orjson.dumps(values)
+    except TypeError:  # a lone surrogate in an answer
+        raw = json.dumps(values, separators=(",", ":")).encode("ascii")
+    return raw if vector is None else b"%b\0%b" % (raw, vector)
+
+
+def decode_outcome(blob: bytes) -> Outcome:
+    """Read what ``encode_outcome`` wrote.
+
+    Raises:
+        ValueError: the bytes are not of that form.
+    """
+    raw, separator, vector = blob.partition(b"\0")
+    try:
+        (
+            row_id,
+            index,
+            verdict,
+            output,
+            finish,
+            usage,
+            cost,
+            attempts,
+            latency,
+            rid,
+            model,
+            error,
+        ) = _loads(raw)
+        return Outcome(
+            row_id=row_id,
+            index=index,
+            verdict=Verdict(verdict),
+            output=vector if separator else output,
+            finish_reason=finish,
+            usage=_usage(usage),
+            cost_usd=cost,
+            attempts=attempts,
+            latency_s=latency,
+            request_id=rid,
+            response_model=model,
+            error=_error(error),
+        )
+    except TypeError as error_:
+        raise ValueError(f"no outcome: {error_}") from error_
+
+
+def _loads(raw: bytes) -> Any:  # noqa: ANN401 - JSON of any form; the caller unpacks it
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)
+
+
+def _usage_values(usage: Usage | None) -> list[int] | None:
+    if usage is None:
+        return None
+    return [
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+    ]
+
+
+def _usage(values: list[int] | None) -> Usage | None:
+    if values is None:
+        return None
+    prompt, completion, total, cached, reasoning = values
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+    )
+
+
+def _error_values(error: ErrorInfo | None) -> list[Json] | None:
+    if error is None:
+        return None
+    return [error.type, error.message, error.status, error.code, error.request_id]
+
+
+def _error(values: list[Json] | None) -> ErrorInfo | None:
+    if values is None:
+        return None
+    kind, message, status, code, request_id = values
+    return ErrorInfo(type=kind, message=message, status=status, code=code, request_id=request_id)

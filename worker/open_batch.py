@@ -1,0 +1,66 @@
+"""A claimed batch while a process works on it: what it has and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from worker.jobs import JobSpec, Lease, Outcome
+from worker.ledger import Pending
+from worker.limiter import Limiter
+from worker.stop import Stop, StopReason
+
+
+class OpenBatch:
+    """A claimed batch while it is worked on. Listed in ``Process.open``.
+
+    ``sending`` stops new requests; ``holding`` stops everything, waits for services included.
+    """
+
+    def __init__(self, lease: Lease, spec: JobSpec) -> None:
+        self.lease = lease
+        self.spec = spec
+        self.sending = Stop()
+        self.holding = Stop()
+        self.pending = Pending()
+        self.outcomes: dict[int, Outcome] = {}
+        self.limiter: Limiter | None = None
+        self.requests = 0
+        self.in_flight = 0
+        self.error: BaseException | None = None
+        self._left = 0
+        self._is_idle = asyncio.Event()
+
+    @property
+    def waiting_for(self) -> str:
+        """What its rows wait for, in words."""
+        return self.limiter.waiting_for if self.limiter else ""
+
+    def expect(self, requests: int) -> None:
+        """Say how many pieces of work the batch has before they are handed to the slots."""
+        self.requests = self._left = requests
+        if not requests:
+            self._is_idle.set()
+
+    async def idle(self) -> None:
+        """Wait until every piece of work has ended; raise the first unexpected error."""
+        await self._is_idle.wait()
+        if self.error is not None:
+            raise self.error
+
+    def finished_one(self) -> None:
+        """One piece of work has ended, with or without outcomes."""
+        self._left -= 1
+        if not self._left:
+            self._is_idle.set()
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Take outcomes in; the next flush writes them."""
+        for outcome in outcomes:
+            self.outcomes[outcome.index] = outcome
+        self.pending.outcomes += outcomes
+
+    def lose(self) -> None:
+        """The lease is gone: nothing more is sent, and nothing more may be written."""
+        self.sending.set(StopReason.LEASE_LOST)
+        self.holding.set(StopReason.LEASE_LOST)
