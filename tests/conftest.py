@@ -56,7 +56,7 @@ async def _refuse_keys_without_end(client: Redis) -> None:
         text(key).split("{")[1].split("}")[0]
         async for key in client.scan_iter("job:{*}")
         if text(key).endswith("}")
-        and text(await client.hget(key, "state")) in ("completed", "failed", "cancelled")  # type: ignore[misc]
+        and text(await client.hget(key, "state")) in ("completed", "failed", "cancelled")
     }
     for key in [text(key) async for key in client.scan_iter("*")]:
         owner = key.split("{")[1].split("}")[0] if key.startswith("job:{") else ""

@@ -18,7 +18,7 @@ from flavor.model import OpenAIModel, PyfuncModel
 from flavor.types import Row, StrEnum
 from worker.broker import publish
 from worker.codec import decode_outcome, decode_rows
-from worker.jobs import FINAL, Outcome, Verdict
+from worker.jobs import FINAL, JobState, Outcome, Verdict
 from worker.ledger import CountOff, Refusal
 from worker.open_batch import OpenBatch
 from worker.packs import plan_packs
@@ -72,6 +72,7 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
 async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
     try:
         rows = await _load(process, batch)
+        await _hear_of_cancellation(process, batch)
         await _send(process, batch, rows)
         await process.patiently(partial(flush, process), batch.holding)
         batch.holding.check()
@@ -82,7 +83,9 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
             await process.patiently(partial(flush, process), batch.holding)
         await _publish(process, batch)
         await _count_off(process, batch)
-    except (LeaseLostError, StoppedError):
+    except LeaseLostError:
+        return BatchEnd.LOST
+    except StoppedError:
         if batch.holding.reason is StopReason.LEASE_LOST:
             return BatchEnd.LOST
         return await _release(process, batch)
@@ -136,10 +139,17 @@ def _set_aside(batch: OpenBatch, rows: Sequence[Row]) -> None:
     )
 
 
+async def _hear_of_cancellation(process: Process, batch: OpenBatch) -> None:
+    """A batch claimed after ``cancel`` sends nothing: the next beat would tell it too late."""
+    ending = partial(process.store.ending, batch.lease.job_id)
+    if await process.patiently(ending, batch.holding) is JobState.CANCELLED:
+        batch.sending.set(StopReason.CANCELLED)
+
+
 async def _send(process: Process, batch: OpenBatch, rows: Sequence[Row]) -> None:
     """Hand the rows without an outcome to the slots, and wait until all of them have ended."""
     todo = [row for row in rows if row.index not in batch.outcomes]
-    if not todo:
+    if not todo or batch.sending.reason is not None:
         return
     model = await process.model(batch.spec)
     if isinstance(model, PyfuncModel):
@@ -152,7 +162,10 @@ async def _send(process: Process, batch: OpenBatch, rows: Sequence[Row]) -> None
     batch.expect(len(work))
     for item in work:
         process.slots.put(partial(_guarded, batch, item))
-    await batch.idle()
+    try:
+        await batch.idle()
+    finally:  # also where a row failed in a way nobody foresaw: the others are paid for
+        await process.patiently(partial(flush, process), batch.holding)
 
 
 async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:

@@ -52,10 +52,13 @@ def publish(app: Celery, job_id: str, name: str, batches: Iterable[str]) -> None
 
 def is_queue_empty(app: Celery) -> bool:
     """Whether no message waits. Blocks. Raises ``StoreError``."""
+    connection = app.connection_for_read()
+    # Kombu does not translate here: redis-py's own errors come through.
+    errors = (*connection.connection_errors, *connection.channel_errors)
     try:
-        with app.connection_for_read() as connection, connection.channel() as channel:
+        with connection, connection.channel() as channel:
             return bool(channel._size(QUEUE) == 0)  # noqa: SLF001 - kombu has no public queue length
-    except (OperationalError, OSError) as error:
+    except (OperationalError, OSError, *errors) as error:
         raise StoreError(f"Redis cannot be reached: {error}") from error
 
 

@@ -54,7 +54,7 @@ def decode_rows(payload: bytes) -> list[Row]:
             Row(row_id=row_id, index=index, values=values, params=params)
             for row_id, index, values, params in (json.loads if is_odd else orjson.loads)(raw)
         ]
-    except (pa.ArrowException, struct.error, OSError, TypeError) as error:
+    except (pa.ArrowException, struct.error, OSError, RecursionError, TypeError) as error:
         raise ValueError(f"no batch payload: {error}") from error
 
 
@@ -119,7 +119,7 @@ def decode_outcome(blob: bytes) -> Outcome:
             response_model=model,
             error=_error(error),
         )
-    except TypeError as error_:
+    except (RecursionError, TypeError) as error_:
         raise ValueError(f"no outcome: {error_}") from error_
 
 

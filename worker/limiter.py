@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -93,7 +94,8 @@ class Limiter:
         loop = asyncio.get_running_loop()
         self._paused_until_s = max(self._paused_until_s, loop.time() + pause_s)
         if self.is_limited:
-            await run_script(self._redis, "pause", [self._key], [int(pause_s * 1e6)])
+            with suppress(StoreError):  # Redis is away: the others learn by a 429 of their own
+                await run_script(self._redis, "pause", [self._key], [int(pause_s * 1e6)])
 
     async def serve(self) -> None:
         """Get turns for whoever waits, in groups. Runs until cancelled."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
+import uvloop
 from anyio.abc import TaskGroup
 from celery import Celery
 from tenacity import AsyncRetrying, retry_if_exception_type
@@ -112,7 +113,7 @@ class Process:
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((StoreError, TrackingError)),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
             sleep=stop.sleep,
             before_sleep=lambda state: log.warning(
                 "waiting for a service",
@@ -201,7 +202,10 @@ class ProcessThread:
 
     def _main(self) -> None:
         try:
-            asyncio.run(self._live())
+            loop = uvloop.new_event_loop()
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(self._live())
+            loop.close()
         except BaseException:
             # Without its loop the process would hold its batches and do nothing.
             log.critical("event loop died", exc_info=True, extra={"event": "process_died"})

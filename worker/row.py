@@ -34,7 +34,7 @@ else:
 
 log = logging.getLogger(__name__)
 
-_backoff = wait_exponential_jitter(initial=0.5, max=60, jitter=0.5)
+_backoff = wait_exponential_jitter(multiplier=0.5, max=60, jitter=0.5)
 
 
 class SupportsSend(Protocol):
