@@ -9,6 +9,8 @@ import click
 
 from flavor.errors import BatchError
 
+INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+
 # Name -> (module of the command, its line in --help). Said here, so that --help imports nothing.
 _COMMANDS = {
     "demo": ("demo", "The whole thing on this machine, with a simulated API."),
@@ -59,7 +61,12 @@ def cli() -> None:
 def main() -> None:
     """Entry point: an error of ours is one line on stderr and status 1."""
     try:
-        cli.main(prog_name="producer")
+        cli.main(prog_name="producer", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except BatchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -34,6 +34,7 @@ _LATENCY_S = 0.3
 
 async def run_demo(settings: Settings) -> LocalResult:
     """Run the demo's job to its end and keep its first rows for showing."""
+    is_simulated = not os.environ.get("OPENAI_API_KEY")
     options = SubmitOptions(
         input_path=str(DEMO_INPUT),
         prompt=_PROMPT,
@@ -42,18 +43,22 @@ async def run_demo(settings: Settings) -> LocalResult:
         id_column="review",
         batch_size=10,
         run_name="demo: sentiment of reviews",
-        tags={"batch.simulated": "false" if os.environ.get("OPENAI_API_KEY") else "true"},
+        tags={"batch.simulated": str(is_simulated).lower()},
     )
-    async with _api() as environment:
+    async with _api(is_simulated=is_simulated) as environment:
         result = await run_locally(settings, options, LocalOptions(environment=environment))
     changed = settings.model_copy(update={"tracking_uri": result.tracking_uri})
-    return dataclasses.replace(result, preview=await _first_rows(changed, result.status.job_id))
+    return dataclasses.replace(
+        result,
+        is_simulated=is_simulated,
+        preview=await _first_rows(changed, result.status.job_id),
+    )
 
 
 @asynccontextmanager
-async def _api() -> AsyncIterator[dict[str, str]]:
+async def _api(*, is_simulated: bool) -> AsyncIterator[dict[str, str]]:
     """The endpoint that the workers shall use, as environment variables."""
-    if os.environ.get("OPENAI_API_KEY"):
+    if not is_simulated:
         click.echo("using the API of OPENAI_API_KEY: this costs about a tenth of a cent", err=True)
         yield {}
         return

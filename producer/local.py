@@ -44,6 +44,7 @@ class LocalResult:
     tracking_uri: str
     run_url: str | None
     experiment_id: str
+    is_simulated: bool = False
     preview: list[dict[str, object]] = field(default_factory=list)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -23,20 +28,30 @@ def print_summary(result: LocalResult) -> None:
 def links(result: LocalResult) -> list[str]:
     """How to look at the run: a link, and the command that makes it work where no server runs."""
     job_id = result.status.job_id
-    lines = [f"results:  producer results {job_id}"]
+    lines = [f"results:  {_command('producer')} results {job_id}"]
     if result.run_url is not None:
         return [*lines, f"run:      {result.run_url}"]
     path = f"#/experiments/{result.experiment_id}/runs/{job_id}"
     return [
         *lines,
         f"run:      http://127.0.0.1:{_UI_PORT}/{path}",
-        f"          after: mlflow ui --backend-store-uri {result.tracking_uri}",
+        f"          after: {_command('mlflow')} ui --backend-store-uri {result.tracking_uri}",
     ]
+
+
+def _command(name: str) -> str:
+    """How to call a command of this virtual environment, which need not be on the PATH."""
+    here = Path(sys.executable).parent
+    found = shutil.which(name)
+    if found is not None and Path(found).parent == here:
+        return name
+    return os.path.relpath(here / name)
 
 
 def print_demo(result: LocalResult) -> None:
     """What ``print_summary`` prints, and the first rows with their answers."""
-    table = Table(title="the first rows", box=None, title_justify="left")
+    title = "the first rows" + (", with SIMULATED answers" if result.is_simulated else "")
+    table = Table(title=title, box=None, title_justify="left")
     for name in ("row", "text", "answer", "tokens"):
         table.add_column(name, overflow="ellipsis", no_wrap=name != "text")
     for row in result.preview:

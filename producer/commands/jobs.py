@@ -16,6 +16,8 @@ from producer.services import open_services
 from worker.settings import read_settings
 from worker.status import JobStatus
 
+_PIPE_WIDTH = 240
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of what status --json prints.")
@@ -25,7 +27,9 @@ def jobs(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([status.to_json() for status in found]))
     else:
-        Console().print(_table(found))
+        console = Console()
+        # In a pipe there is no width to fit: nothing shall be cut.
+        console.print(_table(found), width=None if console.is_terminal else _PIPE_WIDTH)
 
 
 async def _read() -> list[JobStatus]:
@@ -36,9 +40,9 @@ async def _read() -> list[JobStatus]:
 def _table(found: list[JobStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("JOB", "NAME", "STATE", "CREATED"):
-        table.add_column(name, no_wrap=name == "JOB")
+        table.add_column(name, no_wrap=name != "NAME", overflow="fold")
     for name in ("ROWS", "DEAD", "TOKENS", "COST"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for status in found:
         created = datetime.fromtimestamp((status.created_ms or 0) / 1000)  # noqa: DTZ006 - for the person here
         table.add_row(

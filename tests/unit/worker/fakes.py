@@ -1,0 +1,244 @@
+"""What plays the worker's counterparts in its tests: each plays a script, and keeps a record."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from flavor.errors import RowError, StoreError, TrackingError, TransientError
+from flavor.model import PyfuncModel, RowReply
+from flavor.types import Reply, Request, Response, Row, Usage
+from tests.unit.worker.making import USAGE, error_info
+from worker.jobs import JobState, Lease
+from worker.ledger import CountOff, Ledger, Pending
+from worker.redis_client import _script
+from worker.runs import Runs
+from worker.stop import Stop
+
+SCRIPTS = ("reserve", "settle", "pause", "checkpoint")
+
+
+class ScriptedModel:
+    """Renders rows as their ids, but for those ``refused``; replies come as scripted."""
+
+    openai_model = "gpt-4o-mini"
+
+    def __init__(
+        self, *, rows_per_request: int = 1, tokens_per_row: int = 10, broken_answers: int = 0
+    ) -> None:
+        self.rows_per_request = rows_per_request
+        self.tokens_per_row = tokens_per_row
+        self.broken_answers = broken_answers
+        self.refused: dict[str, Exception] = {}
+
+    def request(self, rows: Sequence[Row]) -> Request:
+        for row in rows:
+            if row.row_id in self.refused:
+                raise self.refused[row.row_id]
+        ids = [row.row_id for row in rows]
+        return Request(
+            path="/chat/completions",
+            body={"rows": ids},
+            rows=len(ids),
+            estimated_tokens=self.estimate_tokens(rows[0]) * len(ids),
+        )
+
+    def replies(self, request: Request, response: Response) -> list[RowReply]:
+        if self.broken_answers:
+            self.broken_answers -= 1
+            raise TransientError(error_info("cut off"))
+        return cast("list[RowReply]", response.payload)
+
+    def estimate_tokens(self, row: Row) -> int:
+        if row.row_id in self.refused:
+            raise self.refused[row.row_id]
+        return int(row.values.get("tokens", self.tokens_per_row))
+
+
+Step = Exception | list[RowReply]
+"""What one request meets: an error of the client's, or a reply per row."""
+
+
+class ScriptedClient:
+    """Plays one step per request: raises errors, answers with replies. Then answers everything."""
+
+    limit_key = "endpoint"
+
+    def __init__(self, *script: Step, answer: Callable[[Request], Step] | None = None) -> None:
+        self.script = list(script)
+        self.answer = answer or (lambda request: answers(request.rows))
+        self.sent: list[list[str]] = []
+
+    async def send(self, request: Request) -> Response:
+        self.sent.append(list(request.body["rows"]))
+        step = self.script.pop(0) if self.script else self.answer(request)
+        if isinstance(step, Exception):
+            raise step
+        return Response(payload=step, latency_s=0.25, request_id="req-1")
+
+
+class ScriptedPyfunc(PyfuncModel):
+    """Answers in capitals; fails as a whole where a row of ``bad`` is among those asked for."""
+
+    def __init__(self, *bad: int) -> None:
+        self.bad = set(bad)
+        self.asked: list[list[int]] = []
+        self.threads: set[str] = set()
+
+    def predict(self, rows: Sequence[Row]) -> list[Reply]:
+        self.asked.append([row.index for row in rows])
+        self.threads.add(threading.current_thread().name)
+        if self.bad.intersection(self.asked[-1]):
+            raise RowError(error_info("ValueError: bad row"))
+        return [Reply(output=row.row_id.upper()) for row in rows]
+
+
+class SilentClient:
+    """Takes requests and never answers."""
+
+    async def send(self, request: Request) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+def answers(count: int, *, usage: Usage | None = USAGE) -> list[RowReply]:
+    """One good reply per row."""
+    reply = Reply(output="fine", finish_reason="stop", usage=usage, response_model="gpt-x")
+    return [reply] * count
+
+
+class OpenLimiter:
+    """Gives every turn at once, and records what was asked of it."""
+
+    def __init__(self) -> None:
+        self.reserved: list[int] = []
+        self.settled: list[tuple[int, int]] = []
+        self.pauses: list[float] = []
+        self.largest = 10**9
+
+    async def reserve(self, tokens: int, stop: Stop) -> None:
+        stop.check()
+        if tokens > self.largest:
+            raise RowError(error_info("too large"))
+        self.reserved.append(tokens)
+
+    def settle(self, estimated_tokens: int, used_tokens: int) -> None:
+        self.settled.append((estimated_tokens, used_tokens))
+
+    async def pause(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+
+
+class RecordingStop(Stop):
+    """A stop whose sleeps take no time and are recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    async def sleep(self, delay_s: float) -> None:
+        self.check()
+        self.slept.append(delay_s)
+
+
+class CountingRedis:
+    """Passes scripts on to a real client, and records their names."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._names = {_script(name)[0]: name for name in SCRIPTS}
+        self.calls: list[str] = []
+        self.args: list[tuple[Any, ...]] = []
+
+    async def evalsha(self, sha: str, count: int, *rest: Any) -> Any:
+        self.calls.append(self._names[sha])
+        self.args.append(rest[count:])
+        return await cast("Any", self._redis.evalsha(sha, count, *rest))
+
+    async def eval(self, text: str, count: int, *rest: Any) -> Any:
+        return await cast("Any", self._redis.eval(text, count, *rest))
+
+
+class AwayRedis:
+    """A Redis that cannot be reached."""
+
+    async def evalsha(self, *_: Any) -> Any:
+        raise OSError("connection refused")
+
+
+class FlakyLedger(Ledger):
+    """A ledger whose checkpoints fail as often as told, and that others overtake ``meanwhile``."""
+
+    failures = 0
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def checkpoint(self, pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("Redis cannot be reached")
+        return await super().checkpoint(pending)
+
+    async def count_off(self, lease: Lease) -> CountOff:
+        if self.meanwhile:
+            await self.meanwhile()
+        return await super().count_off(lease)
+
+    async def finish(self, lease: Lease, state: JobState, totals: Mapping[str, int]) -> None:
+        if self.meanwhile:
+            await self.meanwhile()
+        await super().finish(lease, state, totals)
+
+
+class FolderRuns:
+    """MLflow's runs as a folder of files and a record of what was logged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics: dict[str, float] = {}
+        self.metric_calls = 0
+        self.tags: dict[str, str] = {}
+        self.statuses: list[str] = []
+        self.failures = 0
+
+    @property
+    def as_runs(self) -> Runs:
+        return cast("Runs", self)
+
+    def log_file(self, job_id: str, path: Path, folder: str | None = None) -> None:
+        self._maybe_fail()
+        target = self.folder / (folder or "")
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+
+    def files(self, job_id: str, folder: str) -> list[str]:
+        return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("*"))
+
+    def fetch(self, job_id: str, path: str, into: Path) -> Path:
+        target = into / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.folder / path, target)
+        return target
+
+    def log_metrics(
+        self, job_id: str, values: Mapping[str, float], *, step: int, model_id: str | None
+    ) -> None:
+        self._maybe_fail()
+        self.metric_calls += 1
+        self.metrics.update(values)
+
+    def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
+        self.tags.update(tags)
+
+    def end(self, job_id: str, status: str) -> None:
+        self.statuses.append(status)
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TrackingError("MLflow: away")

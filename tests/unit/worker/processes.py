@@ -1,0 +1,87 @@
+"""A worker process for tests: the real one, with fakes behind its doors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+from celery import Celery
+from redis.asyncio import Redis
+
+from flavor.client import Client
+from flavor.model import OpenAIModel
+from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, ScriptedModel
+from tests.unit.worker.making import make_spec
+from worker.broker import QUEUE, make_app
+from worker.limiter import Limiters
+from worker.process import Process
+from worker.settings import Settings
+from worker.store import Store
+
+
+class Worker:
+    """One process, and the fakes that stand behind it."""
+
+    def __init__(
+        self, process: Process, runs: FolderRuns, client: ScriptedClient, ledger: FlakyLedger
+    ) -> None:
+        self.process = process
+        self.runs = runs
+        self.client = client
+        self.ledger = ledger
+
+    @property
+    def sent(self) -> list[str]:
+        """The ids of all rows sent, in order."""
+        return [row_id for request in self.client.sent for row_id in request]
+
+    def published(self) -> list[tuple[str, str]]:
+        """The messages in the broker's queue, which this empties."""
+        return messages(self.process.app)
+
+    def part(self, batch: int) -> Path:
+        """Where a batch's part stands in the run."""
+        return self.runs.folder / f"outputs/batch-{batch:06d}.parquet"
+
+
+@asynccontextmanager
+async def open_worker(
+    redis: Redis,
+    folder: Path,
+    *,
+    client: ScriptedClient | None = None,
+    model: Any = None,
+    **settings: Any,
+) -> AsyncIterator[Worker]:
+    """A process that works on ``redis`` and keeps its run in ``folder``; its loops do not run."""
+    runs, app = FolderRuns(folder), make_app("memory://")
+    messages(app)  # kombu's memory outlives its apps
+    async with anyio.create_task_group() as tasks:
+        process = Process(Settings(**{"concurrency": 8, **settings}), app, tasks, runs=runs.as_runs)
+        process.redis, process.store = redis, Store(redis)
+        ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
+        process.ledger, process.limiters = ledger, Limiters(redis, tasks)
+        process._client = cast("Client", client or ScriptedClient())
+        process._models[make_spec().model_uri, "[]"] = cast("OpenAIModel", model or ScriptedModel())
+        for _ in range(process.slots.size):
+            tasks.start_soon(process.slots.serve)
+        yield Worker(process, runs, cast("ScriptedClient", process._client), ledger)
+        tasks.cancel_scope.cancel()
+
+
+def messages(app: Celery) -> list[tuple[str, str]]:
+    """What waits in the queue: job id and batch of each message. Empties it."""
+    found = []
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        queue = connection.SimpleQueue(QUEUE)
+        queue.close()
+        while channel._size(QUEUE):
+            body = base64.b64decode(channel._get(QUEUE)["body"])
+            args, _, _ = json.loads(body)
+            found.append(tuple(args))
+    return found

@@ -1,0 +1,212 @@
+"""What goes wrong inside a batch: garbage in Redis, batches that kill, errors nobody foresaw."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from flavor.errors import InputError
+from tests.unit.worker.fakes import ScriptedClient, answers
+from tests.unit.worker.making import (
+    JOB,
+    claim,
+    end_lease,
+    make_dead,
+    make_ledger,
+    make_outcome,
+    make_spec,
+    submit_batches,
+)
+from tests.unit.worker.processes import open_worker
+from worker.batch import BatchEnd, run_batch
+from worker.final import run_final
+from worker.inputs import InputWriter
+from worker.jobs import FINAL, JobState, Verdict
+from worker.ledger import Pending, Refusal
+from worker.parts import read_outcomes
+from worker.store import Store
+
+
+async def test_rows_of_the_wrong_form_pause_the_job(redis: Redis, tmp_path: Path) -> None:
+    store = await submit_batches(redis)
+    await redis.set(f"job:{{{JOB}}}:rows:0", b"\x80\x04\x95 no batch of ours")
+    async with open_worker(redis, tmp_path) as worker:
+        with pytest.raises(InputError, match="in Redis is broken"):
+            await run_batch(worker.process, JOB, "0")
+
+    status = await store.status(JOB)
+    assert status is not None
+    assert status.state is JobState.PAUSED
+    assert worker.sent == []
+
+
+async def test_an_outcome_of_the_wrong_form_pauses_the_job(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    await redis.hset(f"job:{{{JOB}}}:outcomes:0", "0", b"garbage")
+    async with open_worker(redis, tmp_path) as worker:
+        with pytest.raises(InputError, match="in Redis is broken"):
+            await run_batch(worker.process, JOB, "0")
+
+    assert worker.sent == []
+
+
+async def test_a_batch_that_keeps_killing_its_workers_is_set_aside(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Its rows are dead, but for those that have an outcome; nothing is sent."""
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    lease = await claim(ledger)
+    await ledger.checkpoint([(lease, Pending([make_outcome(0)]))])
+    for _ in range(4):
+        await end_lease(redis)
+        await claim(ledger)
+    await end_lease(redis)
+    async with open_worker(redis, tmp_path, max_deliveries=5) as worker:
+        end = await run_batch(worker.process, JOB, "0")
+
+    outcomes = read_outcomes(worker.part(0))
+    assert end is BatchEnd.DONE
+    assert worker.sent == []
+    assert [o.verdict for o in outcomes] == [Verdict.SUCCEEDED, *[Verdict.EXHAUSTED] * 2]
+    assert outcomes[1].error is not None
+    assert outcomes[1].error.type == "BatchSetAside"
+    assert "5 workers died" in outcomes[1].error.message
+
+
+async def test_an_error_nobody_foresaw_keeps_what_was_paid_for(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """The outcomes of the other rows used to go with it."""
+    await submit_batches(redis)
+    client = ScriptedClient(answers(1), ZeroDivisionError("a bug"))
+    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
+        with pytest.raises(ZeroDivisionError):
+            await run_batch(worker.process, JOB, "0")
+
+        assert worker.process.open == {}
+
+    assert worker.sent == ["r0", "r1"]
+    assert await redis.hlen(f"job:{{{JOB}}}:outcomes:0") == 1
+
+
+async def test_an_error_nobody_foresaw_leaves_the_slots_to_the_next_batch(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis, 2)
+    client = ScriptedClient(ZeroDivisionError("a bug"))
+    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
+        with pytest.raises(ZeroDivisionError):
+            await run_batch(worker.process, JOB, "0")
+
+        assert await run_batch(worker.process, JOB, "1") is BatchEnd.DONE
+
+
+async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """The other worker has the batch by then: neither counted nor taken from it."""
+    await submit_batches(redis)
+    another = make_ledger(redis, "another")
+    async with open_worker(redis, tmp_path) as worker:
+        worker.ledger.meanwhile = partial(_overtake, redis, "0")
+        end = await run_batch(worker.process, JOB, "0")
+
+        assert worker.published() == []
+
+    assert end is BatchEnd.LOST
+    assert await another.claim(JOB, "0") is Refusal.HELD
+
+
+@pytest.mark.parametrize("ending", [None, JobState.CANCELLED])
+async def test_the_finalizer_ends_the_run_and_the_job(
+    redis: Redis, tmp_path: Path, ending: JobState | None
+) -> None:
+    store = await submit_batches(redis)
+    if ending:
+        await store.cancel(JOB)
+    async with open_worker(redis, tmp_path) as worker:
+        await run_batch(worker.process, JOB, "0")
+        _write_input(worker.runs.folder)
+
+        first = await run_final(worker.process, JOB)
+        again = await run_final(worker.process, JOB)
+
+    status = await store.status(JOB)
+    assert (first, again) == (BatchEnd.DONE, BatchEnd.REFUSED)
+    assert status is not None
+    assert status.state is (ending or JobState.COMPLETED)
+    assert status.rows_done == 3
+    assert worker.runs.statuses == ["KILLED" if ending else "FINISHED"]
+
+
+async def test_a_finalizer_that_lost_its_lease_does_not_end_the_job(
+    redis: Redis, tmp_path: Path
+) -> None:
+    store = await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        await run_batch(worker.process, JOB, "0")
+        _write_input(worker.runs.folder)
+        worker.ledger.meanwhile = partial(_overtake, redis, FINAL)
+        end = await run_final(worker.process, JOB)
+
+    status = await store.status(JOB)
+    assert end is BatchEnd.LOST
+    assert status is not None
+    assert status.state is JobState.FINALIZING
+
+
+async def test_nobody_finalizes_a_job_that_runs(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        assert await run_final(worker.process, JOB) is BatchEnd.REFUSED
+        assert await run_final(worker.process, "nobody") is BatchEnd.REFUSED
+
+
+async def test_a_rejected_row_stays_rejected_in_the_next_delivery(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    lease = await claim(ledger)
+    await ledger.checkpoint([(lease, Pending([make_dead(1)]))])
+    await ledger.release(lease)
+    async with open_worker(redis, tmp_path) as worker:
+        await run_batch(worker.process, JOB, "0")
+
+    assert worker.sent == ["r0", "r2"]
+    assert read_outcomes(worker.part(0))[1].verdict is Verdict.REJECTED
+
+
+async def test_a_spec_of_another_version_is_an_input_error(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    spec = {**json.loads(make_spec().to_json()), "from_the_future": 1}
+    await redis.hset(f"job:{{{JOB}}}", "spec", json.dumps(spec))
+    async with open_worker(redis, tmp_path) as worker:
+        with pytest.raises(InputError, match="from_the_future"):
+            await run_batch(worker.process, JOB, "0")
+
+    assert await Store(redis).active_jobs() == [JOB]
+
+
+async def _overtake(redis: Redis, batch: str) -> None:
+    """The lease ends, and another worker has the batch."""
+    await end_lease(redis, batch)
+    await claim(make_ledger(redis, "another"), batch)
+
+
+def _write_input(folder: Path) -> None:
+    """The finalizer reads the input of the rows it shows."""
+    (folder / "input").mkdir()
+    with InputWriter(folder / "input") as writer:
+        writer.write(
+            first_index=0,
+            row_ids=["r0", "r1", "r2"],
+            sources=["a.csv"] * 3,
+            lines=[1, 2, 3],
+            rows=[b"{}"] * 3,
+        )

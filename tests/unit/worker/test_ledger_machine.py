@@ -1,0 +1,241 @@
+"""The ledger under any interleaving of workers that claim, lose, write and strike off.
+
+The machine below keeps the plain truth beside Redis: who holds what, and each row's first outcome.
+After every step Redis must say the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
+
+import pytest
+from fakeredis import FakeAsyncRedis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from flavor.errors import LeaseLostError
+from tests.unit.worker.making import JOB, end_lease, make_ledger, make_outcome, names
+from tests.unit.worker.making import submit_batches as submit_job
+from worker.codec import decode_outcome
+from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
+from worker.ledger import CountOff, Pending, Refusal
+from worker.redis_client import text
+
+_T = TypeVar("_T")
+
+BATCHES = ("0", "1", "2")
+ROWS = 3
+WORKERS = ("w1", "w2", "w3")
+
+batches = st.sampled_from(BATCHES)
+workers = st.sampled_from(WORKERS)
+verdicts = st.sampled_from([Verdict.SUCCEEDED, Verdict.REJECTED, Verdict.EXHAUSTED])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Several workers on one job of three batches; leases end only when told to."""
+
+    leases: Bundle[Lease] = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.redis = FakeAsyncRedis()
+        self.ledgers = {name: make_ledger(self.redis, name) for name in WORKERS}
+        self.ledger = self.ledgers["w1"]
+        self.holders: dict[str, Lease] = {}
+        self.ended: set[str] = set()
+        self.highest_fence: dict[str, int] = dict.fromkeys(BATCHES, 0)
+        self.first: dict[int, Outcome] = {}
+        self.struck_off: list[str] = []
+        self.elections = 0
+        self.sent = 0
+        self.written = 0
+
+    def run(self, step: Coroutine[Any, Any, _T]) -> _T:
+        return self.loop.run_until_complete(step)
+
+    def is_current(self, lease: Lease) -> bool:
+        return self.holders.get(lease.batch) == lease
+
+    @initialize()
+    def submit(self) -> None:
+        self.run(submit_job(self.redis, len(BATCHES), rows=ROWS))
+
+    @rule(target=leases, worker=workers, batch=batches)
+    def claim(self, worker: str, batch: str) -> Any:
+        reply = self.run(self.ledgers[worker].claim(JOB, batch))
+
+        if batch in self.struck_off:
+            assert reply is Refusal.DONE
+        elif batch in self.holders and batch not in self.ended:
+            assert reply is Refusal.HELD
+        else:
+            assert isinstance(reply, Lease)
+            assert reply.fence > self.highest_fence[batch]
+            self.highest_fence[batch] = reply.fence
+            self.holders[batch] = reply
+            self.ended.discard(batch)
+            return reply
+        return multiple()
+
+    @rule(batch=batches)
+    def let_lease_end(self, batch: str) -> None:
+        if batch in self.holders:
+            self.run(end_lease(self.redis, batch))
+            self.ended.add(batch)
+
+    @rule()
+    def reap(self) -> None:
+        taken = self.run(self.ledger.expired(JOB))
+
+        assert sorted(taken) == sorted(self.ended)
+        for batch in taken:
+            del self.holders[batch]
+        self.ended.clear()
+
+    @rule(lease=leases)
+    def renew(self, lease: Lease) -> None:
+        (renewal,) = self.run(self.ledger.renew([lease]))
+
+        assert renewal.is_held == self.is_current(lease)
+        if renewal.is_held:
+            self.ended.discard(lease.batch)
+
+    @rule(lease=leases, places=st.sets(st.integers(0, ROWS - 1)), verdict=verdicts)
+    def checkpoint(self, lease: Lease, places: set[int], verdict: Verdict) -> None:
+        outcomes = [self._outcome(lease, place, verdict) for place in sorted(places)]
+        self.sent += len(outcomes)
+
+        (is_held,) = self.run(
+            self.ledger.checkpoint([(lease, Pending(outcomes, sent=len(outcomes)))])
+        )
+
+        assert is_held == self.is_current(lease)
+        if is_held:
+            for outcome in outcomes:
+                self.first.setdefault(outcome.index, outcome)
+
+    @rule(lease=consumes(leases))
+    def release(self, lease: Lease) -> None:
+        is_released = self.run(self.ledger.release(lease))
+
+        assert is_released == self.is_current(lease)
+        if is_released:
+            del self.holders[lease.batch]
+            self.ended.discard(lease.batch)
+
+    @rule(lease=leases)
+    def count_off(self, lease: Lease) -> None:
+        if not self.is_current(lease):
+            with pytest.raises(LeaseLostError):
+                self.run(self.ledger.count_off(lease))
+            return
+        self._strike_off(lease)
+
+    @precondition(lambda self: len(self.struck_off) < len(BATCHES))
+    @rule(worker=workers)
+    def claim_final_too_early(self, worker: str) -> None:
+        assert self.run(self.ledgers[worker].claim(JOB, FINAL)) is Refusal.DONE
+
+    @invariant()
+    def every_batch_is_queued_held_or_struck_off(self) -> None:
+        queued, due = self.run(self._open_batches())
+        left = set(BATCHES) - set(self.struck_off)
+
+        assert due == set(self.holders)
+        assert queued - {FINAL} == left - due
+        assert (FINAL in queued) == (not left)
+        assert self.elections == (not left)
+
+    @invariant()
+    def the_first_outcome_of_each_row_stays(self) -> None:
+        for batch in set(BATCHES) - set(self.struck_off):
+            key = f"job:{{{JOB}}}:outcomes:{batch}"
+            saved = {int(k): decode_outcome(v) for k, v in self.run(self._hash(key)).items()}
+
+            assert saved == {n: o for n, o in self.first.items() if n // ROWS == int(batch)}
+
+    @invariant()
+    def counts_are_those_of_the_distinct_rows(self) -> None:
+        counts = {k: int(v) for k, v in self.run(self._hash(f"job:{{{JOB}}}:counts")).items()}
+        outcomes = self.first.values()
+
+        for verdict in Verdict:
+            expected = sum(outcome.verdict is verdict for outcome in outcomes)
+            assert counts.get(b"rows_%b" % verdict.encode(), 0) == expected
+        assert counts.get(b"tokens_total", 0) == 15 * len(self.first)
+        assert counts.get(b"requests_sent", 0) == self.sent
+
+    def teardown(self) -> None:
+        """Whatever happened: a worker that comes now ends the job, and nothing else remains."""
+        try:
+            if self.run(names(self.redis)):
+                self._end_the_job()
+        finally:
+            self.run(self.redis.aclose())
+            self.loop.close()
+
+    def _outcome(self, lease: Lease, place: int, verdict: Verdict) -> Outcome:
+        self.written += 1  # tells this outcome from every other one of the row
+        index = int(lease.batch) * ROWS + place
+        return make_outcome(index, verdict=verdict, attempts=self.written)
+
+    def _strike_off(self, lease: Lease) -> None:
+        counted = self.run(self.ledger.count_off(lease))
+        del self.holders[lease.batch]
+        self.ended.discard(lease.batch)
+        self.struck_off.append(lease.batch)
+        is_last = len(self.struck_off) == len(BATCHES)
+        assert counted is (CountOff.LAST if is_last else CountOff.COUNTED)
+        self.elections += is_last
+
+    def _end_the_job(self) -> None:
+        for batch in BATCHES:
+            if batch not in self.struck_off:
+                self.let_lease_end(batch)
+                self.claim("w1", batch)
+                self.checkpoint(self.holders[batch], set(range(ROWS)), Verdict.SUCCEEDED)
+                self._strike_off(self.holders[batch])
+        self.every_batch_is_queued_held_or_struck_off()
+        self.counts_are_those_of_the_distinct_rows()
+        final = self.run(self.ledger.claim(JOB, FINAL))
+        assert isinstance(final, Lease)
+        self.run(self.ledger.finish(final, JobState.COMPLETED, {}))
+
+        assert self.run(names(self.redis)) <= {
+            "jobs",
+            f"job:{{{JOB}}}",
+            f"job:{{{JOB}}}:counts",
+        }
+        assert sorted(self.struck_off) == list(BATCHES)
+
+    async def _open_batches(self) -> tuple[set[str], set[str]]:
+        queued = await self.redis.zrange(f"job:{{{JOB}}}:queued", 0, -1)
+        due = await self.redis.zrange(f"job:{{{JOB}}}:due", 0, -1)
+        return set(map(text, queued)), set(map(text, due))
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        found: Any = await self.redis.hgetall(key)
+        return cast("dict[bytes, bytes]", found)
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(
+    max_examples=20,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

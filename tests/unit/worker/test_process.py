@@ -1,0 +1,160 @@
+"""One worker process: its caches, its patience, its demand for work, and its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from flavor.errors import InputError, StoreError, TrackingError
+from tests.unit.worker.fakes import RecordingStop
+from tests.unit.worker.making import JOB, make_spec, submit_batches
+from tests.unit.worker.processes import open_worker
+from worker.broker import make_app
+from worker.jobs import Lease
+from worker.open_batch import OpenBatch
+from worker.process import Process, ProcessThread
+from worker.settings import Settings
+from worker.stop import StoppedError, StopReason
+
+
+class FlakyStep:
+    """Raises the errors of its script, then answers."""
+
+    def __init__(self, *script: Exception) -> None:
+        self.script = list(script)
+
+    async def __call__(self) -> str:
+        if self.script:
+            raise self.script.pop(0)
+        return "done"
+
+
+def _open_batch(requests: int) -> OpenBatch:
+    batch = OpenBatch(Lease(job_id=JOB, batch="0", fence=1, deliveries=1), make_spec())
+    batch.requests = requests
+    return batch
+
+
+async def test_a_step_is_repeated_while_a_service_is_away(
+    redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = RecordingStop()
+    step = FlakyStep(StoreError("Redis is away"), TrackingError("MLflow is away"))
+    async with open_worker(redis, tmp_path) as worker:
+        with caplog.at_level(logging.WARNING):
+            answer = await worker.process.patiently(step, stop)
+
+    assert answer == "done"
+    assert len(stop.slept) == 2
+    assert all(0 < slept_s <= 5 for slept_s in stop.slept)
+    assert [record.__dict__["event"] for record in caplog.records] == ["service_awaited"] * 2
+
+
+async def test_patience_never_runs_out_and_stays_bounded(redis: Redis, tmp_path: Path) -> None:
+    stop = RecordingStop()
+    step = FlakyStep(*[StoreError("away")] * 40)
+    async with open_worker(redis, tmp_path) as worker:
+        await worker.process.patiently(step, stop)
+
+    assert max(stop.slept) <= 5
+
+
+async def test_patience_ends_with_the_batch(redis: Redis, tmp_path: Path) -> None:
+    stop = RecordingStop()
+    stop.set(StopReason.LEASE_LOST)
+    async with open_worker(redis, tmp_path) as worker:
+        with pytest.raises(StoppedError):
+            await worker.process.patiently(FlakyStep(StoreError("away")), stop)
+
+
+async def test_other_errors_are_not_waited_for(redis: Redis, tmp_path: Path) -> None:
+    stop = RecordingStop()
+    async with open_worker(redis, tmp_path) as worker:
+        with pytest.raises(InputError):
+            await worker.process.patiently(FlakyStep(InputError("bad")), stop)
+
+    assert stop.slept == []
+
+
+async def test_a_spec_is_read_once(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        first = await worker.process.spec(JOB)
+        await redis.delete(f"job:{{{JOB}}}")
+
+        assert await worker.process.spec(JOB) is first
+        assert await worker.process.spec("nobody") is None
+
+
+async def test_a_process_keeps_the_models_used_last(redis: Redis, tmp_path: Path) -> None:
+    async with open_worker(redis, tmp_path, models=2) as worker:
+        process = worker.process
+        ours = await process.model(make_spec())
+        process._models["another", "[]"] = ours
+
+        await process.model(make_spec())
+
+        assert [uri for uri, _ in process._models] == ["another", make_spec().model_uri]
+        assert await process.model(make_spec()) is ours
+
+
+async def test_a_worker_without_a_key_says_so(redis: Redis, tmp_path: Path) -> None:
+    async with open_worker(redis, tmp_path) as worker:
+        worker.process._client = None
+
+        with pytest.raises(InputError, match="OPENAI_API_KEY"):
+            await worker.process.client()
+
+
+@pytest.mark.parametrize(
+    ("opened", "waiting", "wanted"),
+    [
+        ([], 0, 1),  # nothing is known of batches yet: one of them may fill all slots
+        ([4, 4], 0, 25),  # a hundred slots are a refill of 25 batches of 4
+        ([4, 4], 60, 10),
+        ([4, 4], 100, 0),
+        ([500], 0, 1),
+        ([4] * 62, 0, 2),  # 64 may be open
+        ([4] * 64, 0, 0),
+    ],
+)
+async def test_a_process_wants_as_many_batches_as_refill_its_slots(
+    redis: Redis, tmp_path: Path, opened: list[int], waiting: int, wanted: int
+) -> None:
+    async with open_worker(redis, tmp_path, concurrency=100) as worker:
+        process = worker.process
+        process.open = {(JOB, str(n)): _open_batch(size) for n, size in enumerate(opened)}
+        for _ in range(waiting):
+            process.slots.put(asyncio.Event().wait)  # type: ignore[arg-type]
+
+        assert process.wanted_batches == wanted
+
+        process.is_stopping = True
+        assert process.wanted_batches == 0
+
+
+def test_all_calls_run_on_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second ``asyncio.run`` would find the clients of the first one closed."""
+    settings = Settings()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody is asked
+    started: list[Process] = []
+
+    async def upkeep(process: Process) -> None:
+        started.append(process)
+
+    async def loop_of(process: Process) -> tuple[Process, asyncio.AbstractEventLoop]:
+        return process, asyncio.get_running_loop()
+
+    thread = ProcessThread(settings, make_app("memory://"), (upkeep,))
+    thread.stop()  # nothing runs yet
+
+    first, second = thread.run(loop_of), thread.run(loop_of)
+    thread.stop()
+
+    assert first == second
+    assert started == [first[0]] == [thread.process]
+    assert first[1].is_closed()

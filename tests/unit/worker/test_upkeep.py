@@ -1,0 +1,228 @@
+"""What a process does beside its batches: no outcome is forgotten, no batch stays lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from flavor.errors import BatchError, StoreError
+from tests.unit.worker.making import (
+    JOB,
+    claim,
+    end_lease,
+    make_ledger,
+    make_outcome,
+    make_spec,
+    submit_batches,
+    until,
+)
+from tests.unit.worker.processes import Worker, open_worker
+from worker.codec import decode_outcome
+from worker.open_batch import OpenBatch
+from worker.process import Process
+from worker.stop import StopReason
+from worker.store import Store
+from worker.upkeep import _beat, _reap, _tolerant, flush, flush_regularly
+
+
+@asynccontextmanager
+async def _working(
+    redis: Redis, folder: Path, *, batches: int = 1
+) -> AsyncIterator[tuple[Worker, list[OpenBatch]]]:
+    """A process that has every batch of a job open."""
+    await submit_batches(redis, batches)
+    async with open_worker(redis, folder) as worker:
+        opened = []
+        for number in range(batches):
+            lease = await claim(worker.ledger, str(number))
+            batch = OpenBatch(lease, make_spec())
+            worker.process.open[JOB, str(number)] = batch
+            opened.append(batch)
+        yield worker, opened
+
+
+async def _saved(redis: Redis, batch: int = 0) -> dict[int, str]:
+    blobs = cast("dict[bytes, bytes]", await redis.hgetall(f"job:{{{JOB}}}:outcomes:{batch}"))
+    return {int(index): str(decode_outcome(blob).output) for index, blob in blobs.items()}
+
+
+async def test_outcomes_of_all_batches_are_written(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path, batches=2) as (worker, (one, other)):
+        one.record([make_outcome(0), make_outcome(1)])
+        other.record([make_outcome(3)])
+
+        await flush(worker.process)
+        await flush(worker.process)  # nothing waits any more
+
+    assert await _saved(redis, 0) == {0: "answer 0", 1: "answer 1"}
+    assert await _saved(redis, 1) == {3: "answer 3"}
+    assert not one.pending
+
+
+async def test_what_could_not_be_written_is_written_next_time(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        batch.record([make_outcome(0)])
+        batch.pending.sent = 1
+        worker.ledger.failures = 1
+        with pytest.raises(StoreError):
+            await flush(worker.process)
+        batch.record([make_outcome(1)])
+        batch.pending.sent += 1
+
+        await flush(worker.process)
+
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert await _saved(redis) == {0: "answer 0", 1: "answer 1"}
+    assert (status.rows_done, status.requests.sent) == (2, 2)
+
+
+async def test_a_lost_lease_stops_its_batch_and_no_other(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path, batches=2) as (worker, (lost, held)):
+        await end_lease(redis, "0")
+        await claim(make_ledger(redis, "another"), "0")
+        lost.record([make_outcome(0)])
+        held.record([make_outcome(3)])
+
+        await flush(worker.process)
+
+    assert lost.sending.reason is lost.holding.reason is StopReason.LEASE_LOST
+    assert held.sending.reason is None
+    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({}, {3: "answer 3"})
+
+
+async def test_outcomes_are_written_soon_after_they_arrive(redis: Redis, tmp_path: Path) -> None:
+    """Within a tenth of a second, and through an outage."""
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        worker.ledger.failures = 1
+        batch.record([make_outcome(0)])
+        task = asyncio.ensure_future(flush_regularly(worker.process))
+        await until(lambda: not batch.pending)
+        await flush(worker.process)  # returns after the write that runs
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    assert await _saved(redis) == {0: "answer 0"}
+
+
+async def test_a_beat_renews_the_leases(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path, batches=2) as (worker, batches):
+        await end_lease(redis, "0")
+        await end_lease(redis, "1")
+
+        await _beat(worker.process)
+
+        assert await worker.ledger.expired(JOB) == []
+        assert [batch.sending.reason for batch in batches] == [None, None]
+
+
+async def test_a_beat_notices_a_lost_lease(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        await end_lease(redis)
+        await worker.ledger.expired(JOB)
+
+        await _beat(worker.process)
+
+    assert batch.holding.reason is StopReason.LEASE_LOST
+
+
+async def test_a_beat_hears_of_a_pause(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        await worker.process.store.pause(JOB, "no quota")
+
+        await _beat(worker.process)
+
+    assert (batch.sending.reason, batch.holding.reason) == (StopReason.PAUSED, None)
+
+
+async def test_a_beat_hears_of_a_cancellation(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        await worker.process.store.cancel(JOB)
+
+        await _beat(worker.process)
+
+    assert (batch.sending.reason, batch.holding.reason) == (StopReason.CANCELLED, None)
+
+
+async def test_a_beat_reports_and_samples_once_in_a_period(redis: Redis, tmp_path: Path) -> None:
+    async with _working(redis, tmp_path, batches=2) as (worker, batches):
+        for batch in batches:
+            batch.in_flight = 4
+        batches[0].record([make_outcome(0)])
+        await flush(worker.process)
+
+        await _beat(worker.process)
+        await _beat(worker.process)
+
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert status.requests.in_flight == 8
+    assert worker.runs.metrics["rows.succeeded"] == 1
+    assert worker.runs.metrics["requests.in_flight"] == 8
+    assert "elapsed_s" not in worker.runs.metrics  # it is the points' step
+    assert worker.runs.metric_calls == 1
+
+
+async def test_the_batches_of_a_dead_worker_are_published_again(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis, 3)
+    for batch in "012":
+        await claim(make_ledger(redis, "dead"), batch)
+    await end_lease(redis, "0")
+    await end_lease(redis, "2")
+    async with open_worker(redis, tmp_path) as worker:
+        await _reap(worker.process)
+        first = worker.published()
+        await _reap(worker.process)
+
+        assert first == [(JOB, "0"), (JOB, "2")]
+        assert worker.published() == []
+
+
+async def test_lost_messages_are_published_again_only_while_the_queue_is_empty(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis, 2)
+    await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1, "1": 1})
+    async with open_worker(redis, tmp_path) as worker:
+        await _reap(worker.process)
+        await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1, "1": 1})
+        await _reap(worker.process)  # the messages above still wait
+
+        assert worker.published() == [(JOB, "0"), (JOB, "1")]
+
+
+async def test_without_jobs_there_is_nothing_to_reap(redis: Redis, tmp_path: Path) -> None:
+    async with open_worker(redis, tmp_path) as worker:
+        await _reap(worker.process)
+
+        assert worker.published() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "event"), [(StoreError("away"), "upkeep_delayed"), (BatchError("?"), "upkeep_failed")]
+)
+async def test_an_outage_ends_no_loop(
+    redis: Redis,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    error: BatchError,
+    event: str,
+) -> None:
+    async def fail(_: Process) -> None:
+        raise error
+
+    async with open_worker(redis, tmp_path) as worker:
+        with caplog.at_level(logging.WARNING):
+            await _tolerant(fail, worker.process)
+
+    assert [record.__dict__["event"] for record in caplog.records] == [event]
