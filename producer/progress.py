@@ -103,7 +103,8 @@ def _display(status: JobStatus) -> Group:
         notes.append(f"{status.rows_dead:,} dead rows  ", style="red")
     if status.waiting_for:
         notes.append(f"waiting for {status.waiting_for}", style="yellow")
-    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_done, width=60)
+    bar = Table.grid()  # a bar ends no line by itself
+    bar.add_row(ProgressBar(total=max(1, status.rows_total), completed=status.rows_done, width=60))
     title = Text(f"{status.name}  {status.state.value}", style="bold")
     return Group(title, bar, facts, notes)
 

@@ -29,6 +29,9 @@ HORIZON_S = 1.0
 BURST_S = 0.1
 """How much unused time a bucket holds. Source: OpenAI may enforce 600 a minute as 10 a second."""
 
+GROUP_S = 0.02
+"""Between calls: rows that become ready in this time share the next one."""
+
 _GROUP = 256
 _RETRY_S = 0.5
 
@@ -109,8 +112,7 @@ class Limiter:
                 self._cause, ask_again_s = "Redis", _RETRY_S
             if not self._waiters:
                 self._has_waiters.clear()
-            elif ask_again_s:
-                await asyncio.sleep(ask_again_s)
+            await asyncio.sleep(max(ask_again_s, GROUP_S))
 
     async def _reserve_group(self) -> float:
         """Ask for the turns of the first waiters; return how long until the others may ask."""

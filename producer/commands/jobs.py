@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime
 
 import anyio
@@ -27,9 +28,9 @@ def jobs(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([status.to_json() for status in found]))
     else:
-        console = Console()
         # In a pipe there is no width to fit: nothing shall be cut.
-        console.print(_table(found), width=None if console.is_terminal else _PIPE_WIDTH)
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        console.print(_table(found))
 
 
 async def _read() -> list[JobStatus]:
