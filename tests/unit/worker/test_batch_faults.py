@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from flavor.errors import InputError
-from tests.unit.worker.fakes import ScriptedClient, answers
+from flavor.errors import InputError, JobError
+from flavor.types import Request
+from tests.unit.worker.fakes import ScriptedClient, Step, answers
 from tests.unit.worker.making import (
     JOB,
     claim,
     end_lease,
+    error_info,
     make_dead,
     make_ledger,
     make_outcome,
@@ -25,9 +27,11 @@ from tests.unit.worker.processes import open_worker
 from worker.batch import BatchEnd, run_batch
 from worker.final import run_final
 from worker.inputs import InputWriter
-from worker.jobs import FINAL, JobState, Verdict
+from worker.jobs import FINAL, JobState, Lease, Verdict
 from worker.ledger import Pending, Refusal
+from worker.open_batch import OpenBatch
 from worker.parts import read_outcomes
+from worker.stop import StopReason
 from worker.store import Store
 
 
@@ -120,6 +124,45 @@ async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
 
     assert end is BatchEnd.LOST
     assert await another.claim(JOB, "0") is Refusal.HELD
+
+
+async def test_a_pause_stops_all_batches_of_the_job_and_no_other_job(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis)
+    client = ScriptedClient(JobError(error_info("bad key")))
+    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
+        mine, other = _open_batch(JOB), _open_batch("job2")
+        worker.process.open |= {(JOB, "1"): mine, ("job2", "0"): other}
+
+        await run_batch(worker.process, JOB, "0")
+
+    assert mine.sending.reason is StopReason.PAUSED
+    assert other.sending.reason is None
+
+
+async def test_a_worker_whose_redis_is_gone_for_good_saves_what_was_paid_for_in_the_run(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path, concurrency=1, parent_pid=1) as worker:
+        worker.ledger.failures = 10**6
+
+        def end_all(request: Request) -> Step:
+            batch = worker.process.open[JOB, "0"]
+            batch.sending.set(StopReason.SHUTDOWN)
+            batch.holding.set(StopReason.SHUTDOWN)
+            return answers(request.rows)
+
+        worker.client.answer = end_all
+        end = await run_batch(worker.process, JOB, "0")
+
+    assert end is BatchEnd.RELEASED
+    assert [outcome.row_id for outcome in read_outcomes(worker.part(0))] == ["r0"]
+
+
+def _open_batch(job_id: str) -> OpenBatch:
+    return OpenBatch(Lease(job_id=job_id, batch="1", fence=1, deliveries=1), make_spec())
 
 
 @pytest.mark.parametrize("ending", [None, JobState.CANCELLED])

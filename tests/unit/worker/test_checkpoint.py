@@ -122,6 +122,19 @@ async def test_a_former_owners_requests_count_but_its_outcomes_do_not(redis: Red
     assert await redis.hgetall(f"job:{{{JOB}}}:outcomes:0") == {}
 
 
+async def test_nobodys_batch_takes_no_outcome(redis: Redis) -> None:
+    """Its lease was taken, and no other worker has claimed it yet."""
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    lease = await claim(ledger)
+    await end_lease(redis)
+    await ledger.expired(JOB)
+
+    assert await ledger.checkpoint([(lease, Pending([make_outcome(0)]))]) == [False]
+
+    assert await _saved(ledger, lease) == {}
+
+
 async def test_costs_add_up_to_the_last_pico_dollar(redis: Redis) -> None:
     """Floats would not: 0.1 + 0.2 is not 0.3."""
     price = Price(input_usd_per_token=1e-7, output_usd_per_token=1e-7)

@@ -17,10 +17,12 @@ from tests.unit.worker.making import (
     names,
     submit_batches,
 )
+from worker import keys
 from worker.codec import decode_rows
 from worker.jobs import FINAL, JobState, Lease
 from worker.keys import FINISHED_TTL_S
 from worker.ledger import CountOff, Pending, Refusal
+from worker.redis_client import run_script
 
 
 async def test_two_claims_at_once_give_one_lease(redis: Redis) -> None:
@@ -100,6 +102,19 @@ async def test_a_renewed_lease_is_not_taken(redis: Redis) -> None:
     assert renewal.is_held
     assert await ledger.expired(JOB) == []
     assert await make_ledger(redis, "w2").claim(JOB, "0") is Refusal.HELD
+
+
+async def test_a_lease_renewed_while_a_reaper_looks_is_not_taken(redis: Redis) -> None:
+    """The reaper reads what is overdue first, and takes it in a second step."""
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    lease = await claim(ledger)
+    touched = [keys.queued(JOB), keys.due(JOB), keys.batch(JOB, "0")]
+
+    assert await run_script(redis, "expire", touched, ["0"]) == 0
+    assert await run_script(redis, "expire", touched, ["7"]) == 0
+
+    assert (await ledger.renew([lease]))[0].is_held
 
 
 async def test_a_renewal_tells_how_the_job_stands(redis: Redis) -> None:

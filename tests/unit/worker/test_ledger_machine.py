@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     multiple,
@@ -35,8 +34,8 @@ from worker.redis_client import text
 
 _T = TypeVar("_T")
 
-BATCHES = ("0", "1", "2")
-ROWS = 3
+BATCHES = ("0", "1")
+ROWS = 2
 WORKERS = ("w1", "w2", "w3")
 
 batches = st.sampled_from(BATCHES)
@@ -45,7 +44,7 @@ verdicts = st.sampled_from([Verdict.SUCCEEDED, Verdict.REJECTED, Verdict.EXHAUST
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Several workers on one job of three batches; leases end only when told to."""
+    """Several workers on one job of two batches; leases end only when told to."""
 
     leases: Bundle[Lease] = Bundle("leases")
 
@@ -91,12 +90,12 @@ class LedgerMachine(RuleBasedStateMachine):
             return reply
         return multiple()
 
-    @rule(batch=batches)
-    def let_lease_end(self, batch: str) -> None:
-        if batch in self.holders:
-            self.run(end_lease(self.redis, batch))
-            self.ended.add(batch)
+    @precondition(lambda self: self.holders.keys() - self.ended)
+    @rule(data=st.data())
+    def let_a_lease_end(self, data: st.DataObject) -> None:
+        self._end_lease(data.draw(st.sampled_from(sorted(self.holders.keys() - self.ended))))
 
+    @precondition(lambda self: self.ended)
     @rule()
     def reap(self) -> None:
         taken = self.run(self.ledger.expired(JOB))
@@ -128,7 +127,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for outcome in outcomes:
                 self.first.setdefault(outcome.index, outcome)
 
-    @rule(lease=consumes(leases))
+    @rule(lease=leases)
     def release(self, lease: Lease) -> None:
         is_released = self.run(self.ledger.release(lease))
 
@@ -193,6 +192,11 @@ class LedgerMachine(RuleBasedStateMachine):
         index = int(lease.batch) * ROWS + place
         return make_outcome(index, verdict=verdict, attempts=self.written)
 
+    def _end_lease(self, batch: str) -> None:
+        if batch in self.holders:
+            self.run(end_lease(self.redis, batch))
+            self.ended.add(batch)
+
     def _strike_off(self, lease: Lease) -> None:
         counted = self.run(self.ledger.count_off(lease))
         del self.holders[lease.batch]
@@ -205,7 +209,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _end_the_job(self) -> None:
         for batch in BATCHES:
             if batch not in self.struck_off:
-                self.let_lease_end(batch)
+                self._end_lease(batch)
                 self.claim("w1", batch)
                 self.checkpoint(self.holders[batch], set(range(ROWS)), Verdict.SUCCEEDED)
                 self._strike_off(self.holders[batch])
@@ -234,8 +238,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=20,
-    stateful_step_count=20,
+    max_examples=30,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
