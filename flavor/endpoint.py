@@ -111,6 +111,7 @@ class Recorder(httpx2.AsyncBaseTransport):
     last: httpx2.Request
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Called by the SDK in place of sending."""
         self.last = request
         return httpx2.Response(200, json={}, request=request)
 

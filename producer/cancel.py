@@ -19,4 +19,4 @@ async def cancel_job(services: Services, job_id: str) -> None:
     await services.store.cancel(job_id)
     # A paused job's messages are gone; a duplicate of any other is refused by the ledger.
     batches = await services.store.unclaimed(job_id)
-    await asyncio.to_thread(publish, services.app, job_id, spec.name, batches)
+    await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=batches)

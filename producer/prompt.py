@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import flavor
 from flavor.errors import InputError
 from flavor.model import ModelSpec, read_spec
 from flavor.spec import read_slots
 from flavor.template import Syntax
 from flavor.types import Task
+from worker.runs import Runs
 
 
 def prompt_spec(prompt: str | None, *, openai_model: str, task: Task | None) -> ModelSpec:
@@ -37,23 +37,15 @@ def prompt_spec(prompt: str | None, *, openai_model: str, task: Task | None) -> 
     )
 
 
-def log_prompt_model(spec: ModelSpec, *, experiment: str) -> ModelSpec:
-    """Log the model into the experiment's run store and return it as logged. Blocks."""
-    import mlflow
-
-    import flavor
-
-    mlflow.set_experiment(experiment)
+def log_prompt_model(runs: Runs, spec: ModelSpec, *, experiment: str) -> ModelSpec:
+    """Log the model into the experiment and return it as logged. Blocks."""
+    runs.select_experiment(experiment)
     filled = {Task.CHAT: "messages", Task.COMPLETIONS: "prompt"}.get(spec.task)
     template = {filled: spec.template} if filled and spec.template else {}
     info = flavor.log_model(
         model=spec.openai_model or "",
         task=spec.task.value,
         name="prompt-model",
-        pip_requirements=[
-            "openai"
-        ],  # given, since inferring it would load the model in a subprocess
         **template,
     )
-    logged = read_spec(info.model_uri)
-    return dataclasses.replace(logged, uri=info.model_uri)
+    return read_spec(info.model_uri)

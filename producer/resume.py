@@ -67,7 +67,7 @@ async def _continue(services: Services, job_id: str, state: JobState) -> JobSpec
     if state is JobState.PAUSED:
         await services.store.unpause(job_id)
     batches = await services.store.unclaimed(job_id)
-    await asyncio.to_thread(publish, services.app, job_id, spec.name, batches)
+    await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=batches)
     return spec
 
 
@@ -82,7 +82,7 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
     numbers = []
     try:
         with tempfile.TemporaryDirectory(prefix="resume-") as folder:
-            reader = _BatchReader(services.runs, spec, model, Path(folder))
+            reader = _BatchReader(services.runs, spec, model=model, folder=Path(folder))
             for found in reader.batches(redo, totals):
                 await services.store.add_batches(job_id, [(found.batch, encode_rows(found.rows))])
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
@@ -95,14 +95,14 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
         raise InputError(f"job {job_id} has no rows left to send")
     await services.store.commit(job_id, counts=totals.counts())
     await asyncio.to_thread(services.runs.reopen, job_id)
-    await asyncio.to_thread(publish, services.app, job_id, spec.name, numbers)
+    await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=numbers)
     return spec
 
 
 class _BatchReader:
     """Goes through a run's input and parts, batch by batch. Blocks; memory holds one batch."""
 
-    def __init__(self, runs: Runs, spec: JobSpec, model: ModelSpec, folder: Path) -> None:
+    def __init__(self, runs: Runs, spec: JobSpec, *, model: ModelSpec, folder: Path) -> None:
         self._runs = runs
         self._spec = spec
         self._folder = folder

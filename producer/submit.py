@@ -146,7 +146,7 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
         BatchError: Redis or MLflow failed; no half job is left behind, and the run says FAILED.
     """
     runs, options = services.runs, prepared.options
-    model = await asyncio.to_thread(_logged_model, prepared)
+    model = await asyncio.to_thread(_logged_model, services, prepared)
     name = options.run_name or _job_name(prepared)
     job_id = await asyncio.to_thread(
         runs.create,
@@ -165,7 +165,7 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
         raise
     # Committed: a message lost from here on is published again by a worker's reaper.
     batches = map(str, range(spec.batches))
-    await asyncio.to_thread(publish, services.app, job_id, name, batches)
+    await asyncio.to_thread(publish, services.app, job_id, name=name, batches=batches)
     return spec
 
 
@@ -179,11 +179,11 @@ def _read_model(options: SubmitOptions) -> ModelSpec:
     return prompt_spec(options.prompt, openai_model=options.openai_model, task=options.task)
 
 
-def _logged_model(prepared: Prepared) -> ModelSpec:
+def _logged_model(services: Services, prepared: Prepared) -> ModelSpec:
     """The model as workers will load it: a ``--prompt`` is logged first."""
     if prepared.options.model is not None:
         return prepared.model
-    return log_prompt_model(prepared.model, experiment=prepared.options.experiment)
+    return log_prompt_model(services.runs, prepared.model, experiment=prepared.options.experiment)
 
 
 def _default_batch_size(task: Task) -> int:

@@ -158,7 +158,7 @@ async def _send(process: Process, batch: OpenBatch, rows: Sequence[Row]) -> None
         way = await _way(process, batch, model)
         packs, dead = plan_packs(todo, model)
         batch.record(dead)
-        work = [partial(_send_pack, process, batch, way, pack) for pack in packs]
+        work = [partial(_send_pack, process, batch, way=way, pack=pack) for pack in packs]
     batch.expect(len(work))
     for item in work:
         process.slots.put(partial(_guarded, batch, item))
@@ -200,7 +200,7 @@ async def _guarded(batch: OpenBatch, work: Work) -> None:
         batch.finished_one()
 
 
-async def _send_pack(process: Process, batch: OpenBatch, way: Way, pack: Sequence[Row]) -> None:
+async def _send_pack(process: Process, batch: OpenBatch, *, way: Way, pack: Sequence[Row]) -> None:
     try:
         batch.record(await run_rows(pack, way))
     except JobError as error:
@@ -230,10 +230,14 @@ async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     if process.settings.parent_pid is not None and batch.outcomes:
         # The embedded Redis ends with its parent: what was paid for is kept in the run as well.
         outcomes = list(batch.outcomes.values())
-        await asyncio.to_thread(publish_part, process.runs, batch.spec, lease.batch, outcomes)
+        await asyncio.to_thread(
+            publish_part, process.runs, batch.spec, batch=lease.batch, outcomes=outcomes
+        )
     await process.ledger.release(lease)
     if batch.sending.reason is not StopReason.PAUSED:
-        await asyncio.to_thread(publish, process.app, lease.job_id, batch.spec.name, [lease.batch])
+        await asyncio.to_thread(
+            publish, process.app, lease.job_id, name=batch.spec.name, batches=[lease.batch]
+        )
     return BatchEnd.RELEASED
 
 
@@ -255,8 +259,8 @@ async def _publish(process: Process, batch: OpenBatch) -> None:
             publish_part,
             process.runs,
             batch.spec,
-            batch.lease.batch,
-            list(batch.outcomes.values()),
+            batch=batch.lease.batch,
+            outcomes=list(batch.outcomes.values()),
         ),
         batch.holding,
     )
@@ -269,7 +273,9 @@ async def _count_off(process: Process, batch: OpenBatch) -> None:
     if counted is CountOff.LAST:
         # A worker that dies before this line loses the message, not the work: "final" is queued
         # in the ledger, and a reaper publishes it.
-        await asyncio.to_thread(publish, process.app, lease.job_id, batch.spec.name, [FINAL])
+        await asyncio.to_thread(
+            publish, process.app, lease.job_id, name=batch.spec.name, batches=[FINAL]
+        )
 
 
 def _log_end(batch: OpenBatch, end: BatchEnd, duration_s: float) -> None:

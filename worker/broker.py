@@ -29,7 +29,7 @@ def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     return app
 
 
-def publish(app: Celery, job_id: str, name: str, batches: Iterable[str]) -> None:
+def publish(app: Celery, job_id: str, *, name: str, batches: Iterable[str]) -> None:
     """Publish one message per batch. Blocks; at least once.
 
     Raises:

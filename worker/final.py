@@ -42,8 +42,8 @@ async def run_final(process: Process, job_id: str) -> BatchEnd:
                 finalize,
                 process.runs,
                 spec,
-                status,
-                ending or JobState.COMPLETED,
+                status=status,
+                ending=ending or JobState.COMPLETED,
             ),
             batch.holding,
         )

@@ -89,8 +89,13 @@ class Ledger:
         reply = await run_script(
             self._redis,
             "claim",
-            [keys.job(job_id), keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)],
-            [batch, self._owner, self._lease_ms],
+            keys=[
+                keys.job(job_id),
+                keys.queued(job_id),
+                keys.due(job_id),
+                keys.batch(job_id, batch),
+            ],
+            args=[batch, self._owner, self._lease_ms],
         )
         status, fence, deliveries = text(reply[0]), int(reply[1]), int(reply[2])
         if status == "granted":
@@ -143,7 +148,7 @@ class Ledger:
         reply = await run_script(
             self._redis,
             "count_off",
-            [
+            keys=[
                 keys.job(job_id),
                 keys.queued(job_id),
                 keys.due(job_id),
@@ -151,7 +156,7 @@ class Ledger:
                 keys.rows(job_id, batch),
                 keys.outcomes(job_id, batch),
             ],
-            [batch, lease.fence],
+            args=[batch, lease.fence],
         )
         if text(reply) == "lost":
             raise LeaseLostError(f"batch {batch} of {job_id} is no longer ours")
@@ -161,7 +166,9 @@ class Ledger:
         """Give an unfinished batch back; False when the lease was lost already."""
         job_id, batch = lease.job_id, lease.batch
         touched = [keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)]
-        return bool(await run_script(self._redis, "release", touched, [batch, lease.fence]))
+        return bool(
+            await run_script(self._redis, "release", keys=touched, args=[batch, lease.fence])
+        )
 
     async def finish(self, lease: Lease, state: JobState, totals: Mapping[str, int]) -> None:
         """End the job; its keys expire. ``totals`` replace the progress counts: they are exact.
@@ -173,7 +180,7 @@ class Ledger:
         is_done = await run_script(
             self._redis,
             "finish",
-            [
+            keys=[
                 keys.job(job_id),
                 keys.due(job_id),
                 keys.batch(job_id, FINAL),
@@ -181,7 +188,7 @@ class Ledger:
                 keys.workers(job_id),
                 keys.ACTIVE,
             ],
-            [job_id, lease.fence, state.value, keys.FINISHED_TTL_S, *chain(*totals.items())],
+            args=[job_id, lease.fence, state.value, keys.FINISHED_TTL_S, *chain(*totals.items())],
         )
         if not is_done:
             raise LeaseLostError(f"another worker finalizes {job_id}")
@@ -205,7 +212,7 @@ class Ledger:
     async def unheard(self, job_id: str) -> list[str]:
         """Batches queued for longer than a lease: call only while the broker's queue is empty."""
         reply = await run_script(
-            self._redis, "republish", [keys.queued(job_id)], [self._lease_ms, 100]
+            self._redis, "republish", keys=[keys.queued(job_id)], args=[self._lease_ms, 100]
         )
         return [text(batch) for batch in reply]
 

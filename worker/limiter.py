@@ -98,7 +98,7 @@ class Limiter:
         self._paused_until_s = max(self._paused_until_s, loop.time() + pause_s)
         if self.is_limited:
             with suppress(StoreError):  # Redis is away: the others learn by a 429 of their own
-                await run_script(self._redis, "pause", [self._key], [int(pause_s * 1e6)])
+                await run_script(self._redis, "pause", keys=[self._key], args=[int(pause_s * 1e6)])
 
     async def serve(self) -> None:
         """Get turns for whoever waits, in groups. Runs until cancelled."""
@@ -122,8 +122,8 @@ class Limiter:
         ask_again_us, cause, *turns_us = await run_script(
             self._redis,
             "reserve",
-            [self._key],
-            [
+            keys=[self._key],
+            args=[
                 self._limits.requests_per_min or 0,
                 self._limits.tokens_per_min or 0,
                 int(BURST_S * 1e6),
@@ -140,7 +140,10 @@ class Limiter:
         if self._unsettled and self._limits.tokens_per_min:
             difference, self._unsettled = self._unsettled, 0
             await run_script(
-                self._redis, "settle", [self._key], [self._limits.tokens_per_min, difference]
+                self._redis,
+                "settle",
+                keys=[self._key],
+                args=[self._limits.tokens_per_min, difference],
             )
 
     def _refuse_oversize(self, tokens: int) -> None:

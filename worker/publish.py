@@ -41,7 +41,7 @@ _AHEAD = 8
 """Parts fetched at once: a store behind a server answers in tens of milliseconds each."""
 
 
-def publish_part(runs: Runs, spec: JobSpec, batch: str, outcomes: Sequence[Outcome]) -> None:
+def publish_part(runs: Runs, spec: JobSpec, *, batch: str, outcomes: Sequence[Outcome]) -> None:
     """Write a batch's part into the run. Raises ``TrackingError``; may be repeated."""
     with tempfile.TemporaryDirectory(prefix="part-") as folder:
         path = Path(folder) / part_name(batch)
@@ -69,7 +69,7 @@ def progress_metrics(status: JobStatus) -> dict[str, float]:
 
 
 def finalize(
-    runs: Runs, spec: JobSpec, status: JobStatus, ending: JobState
+    runs: Runs, spec: JobSpec, *, status: JobStatus, ending: JobState
 ) -> tuple[JobState, Totals]:
     """Sum the parts, write what a person looks at, and end the run.
 
@@ -91,13 +91,13 @@ def finalize(
             "outcomes are missing",
             extra={"event": "outcomes_missing", "job_id": spec.job_id, "rows": totals.rows_total},
         )
-    _log_totals(runs, spec, status, totals)
+    _log_totals(runs, spec, status=status, totals=totals)
     runs.set_tags(spec.job_id, {TAG_STATE: state.value})
     runs.end(spec.job_id, _RUN_STATUS[state])
     return state, totals
 
 
-def _log_totals(runs: Runs, spec: JobSpec, status: JobStatus, totals: Totals) -> None:
+def _log_totals(runs: Runs, spec: JobSpec, *, status: JobStatus, totals: Totals) -> None:
     elapsed_s = max(0.001, time.time() - (status.started_ms or status.created_ms or 0) / 1000)
     values = totals.metrics() | _request_metrics(status)
     done = totals.rows_total - totals.rows[Verdict.CANCELLED]

@@ -68,7 +68,7 @@ def _script(name: str) -> tuple[str, str]:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text
 
 
-async def run_script(redis: Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:  # noqa: ANN401 - a Lua reply
+async def run_script(redis: Redis, name: str, *, keys: Sequence[str], args: Sequence[Any]) -> Any:  # noqa: ANN401 - a Lua reply
     """Run one script of ``lua/`` and return its raw reply. Raises ``StoreError``."""
     sha, text = _script(name)
     async with translated_errors():

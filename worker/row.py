@@ -131,12 +131,12 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
         if len(rows) > 1:
             half = len(rows) // 2
             return await run_rows(rows[:half], way) + await run_rows(rows[half:], way)
-        return [_dead(rows[0], Verdict.REJECTED, error.info, trip)]
+        return [_dead(rows[0], Verdict.REJECTED, info=error.info, trip=trip)]
     except (TransientError, ThrottledError) as error:
-        return [_dead(row, Verdict.EXHAUSTED, error.info, trip) for row in rows]
+        return [_dead(row, Verdict.EXHAUSTED, info=error.info, trip=trip) for row in rows]
     except asyncio.TimeoutError:  # not the builtin one before Python 3.11
         info = _deadline_info(trip, way.deadline_s)
-        return [_dead(row, Verdict.EXHAUSTED, info, trip) for row in rows]
+        return [_dead(row, Verdict.EXHAUSTED, info=info, trip=trip) for row in rows]
     return outcomes
 
 
@@ -163,7 +163,8 @@ async def _attempt(trip: _Trip) -> list[Outcome]:
     if used:
         way.limiter.settle(request.estimated_tokens, used)
     return [
-        _outcome(row, reply, response, trip) for row, reply in zip(trip.rows, replies, strict=True)
+        _outcome(row, reply, response=response, trip=trip)
+        for row, reply in zip(trip.rows, replies, strict=True)
     ]
 
 
@@ -198,9 +199,9 @@ def _pause_before_next(state: RetryCallState) -> float:
     return float(_backoff(state))
 
 
-def _outcome(row: Row, reply: RowReply, response: Response, trip: _Trip) -> Outcome:
+def _outcome(row: Row, reply: RowReply, *, response: Response, trip: _Trip) -> Outcome:
     if isinstance(reply, RowError):
-        dead = _dead(row, Verdict.REJECTED, reply.info, trip)
+        dead = _dead(row, Verdict.REJECTED, info=reply.info, trip=trip)
         # A filtered answer is billed like any other.
         cost = cost_usd(trip.way.price, reply.usage)
         return dataclasses.replace(dead, usage=reply.usage, cost_usd=cost)
@@ -219,7 +220,7 @@ def _outcome(row: Row, reply: RowReply, response: Response, trip: _Trip) -> Outc
     )
 
 
-def _dead(row: Row, verdict: Verdict, info: ErrorInfo, trip: _Trip | None) -> Outcome:
+def _dead(row: Row, verdict: Verdict, *, info: ErrorInfo, trip: _Trip | None) -> Outcome:
     return Outcome(
         row_id=row.row_id,
         index=row.index,

@@ -63,6 +63,11 @@ class Runs:
         self.tracking_uri = mlflow.get_tracking_uri()
         self._client = MlflowClient()
 
+    def select_experiment(self, name: str) -> None:
+        """Let models that are logged from here on belong to this experiment, new or not."""
+        with _translated_errors():
+            mlflow.set_experiment(name)
+
     def create(self, *, experiment: str, run_name: str, tags: Mapping[str, str]) -> str:
         """Open a run in state RUNNING and return its id. Makes the experiment where it is new."""
         with _translated_errors():

@@ -123,12 +123,20 @@ class Store:
     async def pause(self, job_id: str, reason: str) -> bool:
         """Stop sending, with a reason for the user; False when the job is not running."""
         running = [JobState.QUEUED.value, JobState.IN_PROGRESS.value]
-        moved, _ = await self._move(job_id, JobState.PAUSED.value, reason, "", running)
+        moved, _ = await self._move(
+            job_id, JobState.PAUSED.value, reason=reason, ending="", allowed=running
+        )
         return moved
 
     async def unpause(self, job_id: str) -> None:
         """Let a paused job run again. Its batches must be published anew."""
-        await self._move(job_id, JobState.IN_PROGRESS.value, "", "", [JobState.PAUSED.value])
+        await self._move(
+            job_id,
+            JobState.IN_PROGRESS.value,
+            reason="",
+            ending="",
+            allowed=[JobState.PAUSED.value],
+        )
 
     async def cancel(self, job_id: str) -> None:
         """Let the rows in flight finish and cancel the others.
@@ -138,7 +146,11 @@ class Store:
         """
         stoppable = [JobState.QUEUED.value, JobState.IN_PROGRESS.value, JobState.PAUSED.value]
         moved, state = await self._move(
-            job_id, JobState.IN_PROGRESS.value, "cancelled by the user", "cancelled", stoppable
+            job_id,
+            JobState.IN_PROGRESS.value,
+            reason="cancelled by the user",
+            ending="cancelled",
+            allowed=stoppable,
         )
         if not moved:
             raise InputError(
@@ -173,7 +185,7 @@ class Store:
             job, counts, workers = await pipe.execute()
         if not job or b"spec" not in job or job.get(b"state") == b"draft":
             return None
-        return _status(JobSpec.from_json(job[b"spec"]), job, counts, workers)
+        return _status(JobSpec.from_json(job[b"spec"]), job=job, counts=counts, workers=workers)
 
     async def statuses(self) -> list[JobStatus]:
         """All jobs that Redis remembers, newest first."""
@@ -187,10 +199,10 @@ class Store:
         return [status for status in statuses.values() if status is not None]
 
     async def _move(
-        self, job_id: str, state: str, reason: str, ending: str, allowed: Sequence[str]
+        self, job_id: str, state: str, *, reason: str, ending: str, allowed: Sequence[str]
     ) -> tuple[bool, str]:
         reply = await run_script(
-            self._redis, "move", [keys.job(job_id)], [state, reason, ending, *allowed]
+            self._redis, "move", keys=[keys.job(job_id)], args=[state, reason, ending, *allowed]
         )
         return bool(reply[0]), text(reply[1])
 
@@ -201,6 +213,7 @@ def _now_ms() -> int:
 
 def _status(
     spec: JobSpec,
+    *,
     job: dict[bytes, bytes],
     counts: dict[bytes, bytes],
     workers: dict[bytes, bytes],

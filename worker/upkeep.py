@@ -128,7 +128,9 @@ async def _reap(process: Process) -> None:
             batches += await process.ledger.unheard(job_id)
         spec = await process.spec(job_id) if batches else None
         if spec is not None:
-            await asyncio.to_thread(publish, process.app, job_id, spec.name, sorted(set(batches)))
+            await asyncio.to_thread(
+                publish, process.app, job_id, name=spec.name, batches=sorted(set(batches))
+            )
             log.warning(
                 "batches published again",
                 extra={"event": "batches_republished", "job_id": job_id, "rows": len(batches)},

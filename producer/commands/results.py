@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -29,12 +30,14 @@ def results(job_id: str, *, output: Path | None, form: str | None, failed: bool)
     """The outcomes of a job, in the input's order; of a running job, those published so far."""
     suffix = output.suffix.lstrip(".") if output else ""
     chosen = form or (suffix if suffix in set(ResultFormat) else ResultFormat.JSONL)
-    count = anyio.run(_write, job_id, output, ResultFormat(chosen), failed)
+    count = anyio.run(
+        partial(_write, job_id, to=output, form=ResultFormat(chosen), only_failed=failed)
+    )
     click.echo(f"{count:,} rows", err=True)
 
 
-async def _write(job_id: str, output: Path | None, form: ResultFormat, failed: bool) -> int:
+async def _write(job_id: str, *, to: Path | None, form: ResultFormat, only_failed: bool) -> int:
     async with open_services(read_settings()) as services:
         spec = await read_spec_of(services, job_id)
-        rows = read_results(services.runs, spec, only_failed=failed)
-        return write_results(rows, spec, to=output, form=form)
+        rows = read_results(services.runs, spec, only_failed=only_failed)
+        return write_results(rows, spec, to=to, form=form)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from producer.formats import read_records
 from producer.source import Wanted, read_rows
 from producer.spool import BatchOptions, Spool
-from worker.inputs import place_of, read_input_batch
 from worker.codec import decode_rows, encode_rows
+from worker.inputs import place_of, read_input_batch
 
 QUOTE = '"'
 

@@ -18,8 +18,8 @@ from producer.formats import Record
 from producer.ids import IdCheck
 from producer.source import SourceOptions, SourceRow, Wanted, read_rows
 from producer.spool import BatchOptions, Spool, Spooled
-from worker.inputs import InputWriter, place_of, read_input_batch
 from worker.codec import decode_rows, encode_rows
+from worker.inputs import InputWriter, place_of, read_input_batch
 
 
 def source_rows(*texts: object, ids: list[str] | None = None) -> list[SourceRow]:

@@ -25,7 +25,7 @@ def test_a_message_is_published_per_batch() -> None:
     app = make_app("memory://")
     messages(app)
 
-    publish(app, "job1", "reviews", ["0", "7", "final"])
+    publish(app, "job1", name="reviews", batches=["0", "7", "final"])
 
     assert not is_queue_empty(app)
     assert messages(app) == [("job1", "0"), ("job1", "7"), ("job1", "final")]
@@ -36,7 +36,7 @@ def test_a_message_carries_ids_and_nothing_else() -> None:
     app = make_app("memory://")
     messages(app)
 
-    publish(app, "job1", "reviews", ["3"])
+    publish(app, "job1", name="reviews", batches=["3"])
 
     message = _raw_message(app)
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
@@ -101,4 +101,4 @@ def test_messages_that_are_not_taken_are_a_store_error() -> None:
     app.conf.task_publish_retry = False
 
     with pytest.raises(StoreError, match="does not take messages"):
-        publish(app, "job1", "reviews", ["0"])
+        publish(app, "job1", name="reviews", batches=["0"])

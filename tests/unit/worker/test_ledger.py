@@ -111,8 +111,8 @@ async def test_a_lease_renewed_while_a_reaper_looks_is_not_taken(redis: Redis) -
     lease = await claim(ledger)
     touched = [keys.queued(JOB), keys.due(JOB), keys.batch(JOB, "0")]
 
-    assert await run_script(redis, "expire", touched, ["0"]) == 0
-    assert await run_script(redis, "expire", touched, ["7"]) == 0
+    assert await run_script(redis, "expire", keys=touched, args=["0"]) == 0
+    assert await run_script(redis, "expire", keys=touched, args=["7"]) == 0
 
     assert (await ledger.renew([lease]))[0].is_held
 

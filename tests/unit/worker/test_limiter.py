@@ -33,7 +33,7 @@ async def _reserve(
     horizon_us: int = HORIZON_US,
 ) -> tuple[int, str, list[int]]:
     ask_again_us, cause, *turns_us = await run_script(
-        redis, "reserve", [KEY], [rpm, tpm, burst_us, horizon_us, *tokens]
+        redis, "reserve", keys=[KEY], args=[rpm, tpm, burst_us, horizon_us, *tokens]
     )
     return ask_again_us, cause.decode(), turns_us
 
@@ -107,7 +107,7 @@ async def test_settling_gives_back_exactly_what_was_not_used(redis: Redis) -> No
     await _reserve(redis, 500, tpm=60_000)
     before = await _stored(redis)
 
-    await run_script(redis, "settle", [KEY], [60_000, 120 - 500])
+    await run_script(redis, "settle", keys=[KEY], args=[60_000, 120 - 500])
 
     after = await _stored(redis)
     assert before["tokens_us"] - after["tokens_us"] == 380_000
@@ -118,19 +118,19 @@ async def test_settling_takes_what_was_used_beyond_the_estimate(redis: Redis) ->
     await _reserve(redis, 10, tpm=60_000)
     before = await _stored(redis)
 
-    await run_script(redis, "settle", [KEY], [60_000, 25])
+    await run_script(redis, "settle", keys=[KEY], args=[60_000, 25])
 
     assert (await _stored(redis))["tokens_us"] - before["tokens_us"] == 25_000
 
 
 async def test_settling_what_redis_forgot_leaves_no_key(redis: Redis) -> None:
-    await run_script(redis, "settle", [KEY], [60_000, -5])
+    await run_script(redis, "settle", keys=[KEY], args=[60_000, -5])
 
     assert await _stored(redis) == {}
 
 
 async def test_a_pause_holds_every_request_back(redis: Redis) -> None:
-    await run_script(redis, "pause", [KEY], [30_000_000])
+    await run_script(redis, "pause", keys=[KEY], args=[30_000_000])
 
     ask_again_us, cause, turns_us = await _reserve(redis, 1, rpm=600)
 
@@ -140,10 +140,10 @@ async def test_a_pause_holds_every_request_back(redis: Redis) -> None:
 
 
 async def test_a_shorter_pause_does_not_end_a_longer_one(redis: Redis) -> None:
-    await run_script(redis, "pause", [KEY], [30_000_000])
+    await run_script(redis, "pause", keys=[KEY], args=[30_000_000])
     long = (await _stored(redis))["pause_us"]
 
-    await run_script(redis, "pause", [KEY], [1])
+    await run_script(redis, "pause", keys=[KEY], args=[1])
 
     assert (await _stored(redis))["pause_us"] == long
 
@@ -151,7 +151,7 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(redis: Redis) -> None:
 async def test_a_limit_that_nobody_uses_expires_but_not_before_its_pause(redis: Redis) -> None:
     await _reserve(redis, 1, rpm=600)
     unused_s = await redis.ttl(KEY)
-    await run_script(redis, "pause", [KEY], [7200 * 1_000_000])
+    await run_script(redis, "pause", keys=[KEY], args=[7200 * 1_000_000])
 
     assert 0 < unused_s <= 3600
     assert await redis.ttl(KEY) > 7200

@@ -44,10 +44,10 @@ class Run:
                 )
 
     def publish(self, batch: int, *outcomes: Outcome) -> None:
-        publish_part(self.runs.as_runs, self.spec, str(batch), outcomes)
+        publish_part(self.runs.as_runs, self.spec, batch=str(batch), outcomes=outcomes)
 
     def finalize(self, ending: JobState = JobState.COMPLETED) -> JobState:
-        state, _ = finalize(self.runs.as_runs, self.spec, _status(), ending)
+        state, _ = finalize(self.runs.as_runs, self.spec, status=_status(), ending=ending)
         return state
 
     def read(self, name: str) -> str:

@@ -24,10 +24,10 @@ RESERVE: Sequence[int] = (600, 0, 0, 1_000_000, 1)
 
 
 async def test_a_script_runs_on_a_redis_that_has_forgotten_it(redis: Redis) -> None:
-    await run_script(redis, "reserve", [KEY], RESERVE)
+    await run_script(redis, "reserve", keys=[KEY], args=RESERVE)
     await redis.script_flush()
 
-    reply = await run_script(redis, "reserve", [KEY], RESERVE)
+    reply = await run_script(redis, "reserve", keys=[KEY], args=RESERVE)
 
     assert len(reply) == 3
 
