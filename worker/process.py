@@ -113,7 +113,7 @@ class Process:
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((StoreError, TrackingError)),
-            wait=wait_exponential_jitter(multiplier=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
             sleep=stop.sleep,
             before_sleep=lambda state: log.warning(
                 "waiting for a service",
