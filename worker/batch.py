@@ -48,15 +48,19 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
     Raises:
         InputError: the job's data or model cannot be used by this worker; the job is paused.
     """
+    try:
+        spec = await process.patiently(partial(process.spec, job_id), Stop())
+    except InputError as error:  # before the claim: there is nothing to give back
+        await process.store.pause(job_id, str(error))
+        raise
+    if spec is None:
+        return BatchEnd.REFUSED
     lease = await process.patiently(partial(process.ledger.claim, job_id, number), Stop())
     if isinstance(lease, Refusal):
         log.info(
             "batch refused",
             extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": lease},
         )
-        return BatchEnd.REFUSED
-    spec = await process.spec(job_id)
-    if spec is None:
         return BatchEnd.REFUSED
     batch = OpenBatch(lease, spec)
     process.open[job_id, number] = batch

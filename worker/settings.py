@@ -74,9 +74,11 @@ def _refuse_unknown_names() -> None:
     }
     for name in os.environ:
         if name.startswith(_PREFIX) and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
+            # Without the prefix, which all share: it would make any two names look alike.
+            names = {ours.removeprefix(_PREFIX): ours for ours in known}
+            nearest = difflib.get_close_matches(name.removeprefix(_PREFIX), names, n=1)
             hint = (
-                f"did you mean {nearest[0]}?"
+                f"did you mean {names[nearest[0]]}?"
                 if nearest
                 else f"known are {', '.join(sorted(known))}"
             )

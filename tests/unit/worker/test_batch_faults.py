@@ -225,7 +225,9 @@ async def test_a_rejected_row_stays_rejected_in_the_next_delivery(
     assert read_outcomes(worker.part(0))[1].verdict is Verdict.REJECTED
 
 
-async def test_a_spec_of_another_version_is_an_input_error(redis: Redis, tmp_path: Path) -> None:
+async def test_a_spec_of_another_version_pauses_the_job_unclaimed(
+    redis: Redis, tmp_path: Path
+) -> None:
     await submit_batches(redis)
     spec = {**json.loads(make_spec().to_json()), "from_the_future": 1}
     await redis.hset(f"job:{{{JOB}}}", "spec", json.dumps(spec))
@@ -233,7 +235,8 @@ async def test_a_spec_of_another_version_is_an_input_error(redis: Redis, tmp_pat
         with pytest.raises(InputError, match="from_the_future"):
             await run_batch(worker.process, JOB, "0")
 
-    assert await Store(redis).active_jobs() == [JOB]
+    assert await redis.hget(f"job:{{{JOB}}}", "state") == b"paused"
+    assert "0" in await Store(redis).unclaimed(JOB)
 
 
 async def _overtake(redis: Redis, batch: str) -> None:
