@@ -37,7 +37,7 @@ test: $(VENV)/.set-up-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m 'not bench' --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 setup: $(VENV)/.set-up
 	@echo 'ready: $(BIN)/producer --help'

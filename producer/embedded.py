@@ -92,7 +92,7 @@ class Workers:
             "-m",
             "celery",
             "-A",
-            "worker",
+            "worker.celery",  # not "worker": there Celery hides why an import fails
             "worker",
             "--hostname",
             f"worker{number}-{os.getpid()}@%h",

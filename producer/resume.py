@@ -93,10 +93,18 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
     if not numbers:
         await services.store.discard(job_id, spec.batches)
         raise InputError(f"job {job_id} has no rows left to send")
-    await services.store.commit(job_id, counts=totals.counts())
+    sent = await asyncio.to_thread(_requests_so_far, services.runs, job_id)
+    await services.store.commit(job_id, counts={**totals.counts(), **sent})
     await asyncio.to_thread(services.runs.reopen, job_id)
     await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=numbers)
     return spec
+
+
+def _requests_so_far(runs: Runs, job_id: str) -> dict[str, int]:
+    """What the run's metrics say of requests: no outcome knows how many there were."""
+    metrics = runs.get(job_id).data.metrics
+    names = ("sent", "retried", "throttled")
+    return {f"requests_{name}": int(metrics.get(f"requests.{name}", 0)) for name in names}
 
 
 class _BatchReader:

@@ -31,6 +31,7 @@ from worker.totals import Totals
 log = logging.getLogger(__name__)
 
 PREVIEW_ROWS = 100
+FAILED_FILE = "failed.jsonl"
 _DEAD = [verdict.value for verdict in Verdict if verdict.is_dead]
 _RUN_STATUS = {
     JobState.COMPLETED: "FINISHED",
@@ -162,12 +163,13 @@ class _Summary:
         # Source of the tag: mlflow 3.17.2, log_table: the UI shows such a file as a table.
         table = [{"path": "preview.json", "type": "table"}]
         self.runs.set_tags(self.spec.job_id, {"mlflow.loggedArtifacts": json.dumps(table)})
-        if self._dead:
+        if self._dead or FAILED_FILE in self.runs.files(self.spec.job_id, None):
+            self._failed_path.touch()  # empty where a retry has left no dead row
             self.runs.log_file(self.spec.job_id, self._failed_path)
 
     @property
     def _failed_path(self) -> Path:
-        return self.folder / "failed.jsonl"
+        return self.folder / FAILED_FILE
 
     def _read(self, path: str) -> pa.Table:
         local = self.runs.fetch(self.spec.job_id, path, self.folder)

@@ -169,8 +169,8 @@ class Runs:
                 )
             )
 
-    def files(self, job_id: str, folder: str) -> list[str]:
-        """Paths of the artifacts in a folder of the run, sorted."""
+    def files(self, job_id: str, folder: str | None) -> list[str]:
+        """Paths of the artifacts in a folder of the run, or at its top, sorted."""
         with _translated_errors():
             files = [f.path for f in self._client.list_artifacts(job_id, folder) if not f.is_dir]
         return sorted(files, key=lambda path: (len(path), path))  # batch 1000000 after 999999

@@ -101,8 +101,11 @@ def test_retry_sends_the_dead_rows_alone_and_merges_them(system: System) -> None
     retried = system.producer("retry", job_id, "--wait")
 
     assert retried.returncode == 0, retried.stderr
-    assert system.status(job_id)["rows"]["succeeded"] == 30
+    status = system.status(job_id)
+    assert status["rows"]["succeeded"] == 30
+    assert status["requests"]["sent"] == 60
     assert system.simulator.stats()["accepted"] == 30
+    assert system.producer("results", job_id, "--failed").stdout == ""
 
 
 def test_sigterm_gives_the_batches_back_and_pays_nothing_twice(system: System, rows: Path) -> None:

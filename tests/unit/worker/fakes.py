@@ -216,8 +216,9 @@ class FolderRuns:
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
 
-    def files(self, job_id: str, folder: str) -> list[str]:
-        return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("*"))
+    def files(self, job_id: str, folder: str | None) -> list[str]:
+        where = self.folder / (folder or "")
+        return sorted(str(p.relative_to(self.folder)) for p in where.glob("*") if p.is_file())
 
     def fetch(self, job_id: str, path: str, into: Path) -> Path:
         target = into / path
