@@ -78,7 +78,7 @@ def embedding(text: str, *, key: int, request: ModelRequest, seed: int) -> Any: 
 
 
 def _encoded(vector: Vector, *, is_base64: bool) -> str | Vector:
-    unit: Vector = vector / np.sqrt(vector @ vector)
+    unit: Vector = (vector / np.sqrt(vector @ vector)).astype(np.float32)
     return base64.b64encode(unit.tobytes()).decode() if is_base64 else unit
 
 
