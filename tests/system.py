@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -113,8 +112,13 @@ class System:
         return found
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers: in good order, so that they can write down what they covered."""
         for worker in self.workers:
             if worker.poll() is None:
-                worker.send_signal(signal.SIGKILL)
-            worker.wait(10)
+                worker.terminate()
+        for worker in self.workers:
+            try:
+                worker.wait(10)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait(10)
