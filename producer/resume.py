@@ -55,6 +55,10 @@ async def resume_job(
     await services.check_redis()
     status = await services.store.status(job_id)
     if status is not None and not status.state.is_final:
+        if redo is not RESUMED:
+            raise InputError(
+                f"job {job_id} is {status.state.value}: retry its dead rows when it has ended"
+            )
         return await _continue(services, job_id, status.state)
     return await _rebuild(services, job_id, redo)
 
@@ -78,20 +82,21 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
         raise InputError(f"job {job_id} kept no input in its run (--no-log-input): submit it anew")
     model = await asyncio.to_thread(read_spec, spec.model_uri, openai_model=spec.openai_model)
     totals = Totals()
-    await services.store.begin(spec)
-    numbers = []
+    numbers: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="resume-") as folder:
             reader = _BatchReader(services.runs, spec, model=model, folder=Path(folder))
             for found in reader.batches(redo, totals):
+                if not numbers:  # not before: what Redis remembers of an ended job may have to stay
+                    await services.store.begin(spec)
                 await services.store.add_batches(job_id, [(found.batch, encode_rows(found.rows))])
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
                 numbers.append(str(found.batch))
     except BaseException:
-        await services.store.discard(job_id, spec.batches)
+        if numbers:
+            await services.store.discard(job_id, spec.batches)
         raise
     if not numbers:
-        await services.store.discard(job_id, spec.batches)
         raise InputError(f"job {job_id} has no rows left to send")
     sent = await asyncio.to_thread(_requests_so_far, services.runs, job_id)
     await services.store.commit(job_id, counts={**totals.counts(), **sent})

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -210,6 +211,7 @@ def _tags(prepared: Prepared) -> dict[str, str]:
     return {
         TAG_STATE: "queued",
         "batch.input_sha256": prepared.input_sha256,
+        "batch.version": version("batch-inference-worker"),
         "batch.task": prepared.model.task.value,
         "batch.openai_model": prepared.openai_model or "",
     }

@@ -13,21 +13,17 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from flavor.errors import ErrorInfo, InputError, JobError, LeaseLostError
-from flavor.model import OpenAIModel, PyfuncModel
+from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
 from worker.broker import publish
 from worker.codec import decode_outcome, decode_rows
 from worker.jobs import FINAL, JobState, Outcome, Verdict
 from worker.ledger import CountOff, Refusal
 from worker.open_batch import OpenBatch
-from worker.packs import plan_packs
-from worker.predict import predict_rows
 from worker.process import Process
 from worker.publish import publish_part
-from worker.row import Way, run_rows
-from worker.slots import Work
-from worker.stop import Stop, StoppedError, StopReason
+from worker.sending import send_rows
+from worker.stop import StoppedError, StopReason
 from worker.upkeep import flush
 
 log = logging.getLogger(__name__)
@@ -48,14 +44,19 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
     Raises:
         InputError: the job's data or model cannot be used by this worker; the job is paused.
     """
+    if (job_id, number) in process.open:
+        return BatchEnd.REFUSED  # an earlier delivery, whose lease ran out, is still winding down
     try:
-        spec = await process.patiently(partial(process.spec, job_id), Stop())
+        spec = await process.patiently(partial(process.spec, job_id), process.stopping)
+        if spec is None:
+            return BatchEnd.REFUSED
+        claim = partial(process.ledger.claim, job_id, number)
+        lease = await process.patiently(claim, process.stopping)
+    except StoppedError:
+        return BatchEnd.REFUSED  # not ours yet: the ledger will name it to another worker
     except InputError as error:  # before the claim: there is nothing to give back
         await process.store.pause(job_id, str(error))
         raise
-    if spec is None:
-        return BatchEnd.REFUSED
-    lease = await process.patiently(partial(process.ledger.claim, job_id, number), Stop())
     if isinstance(lease, Refusal):
         log.info(
             "batch refused",
@@ -64,6 +65,8 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
         return BatchEnd.REFUSED
     batch = OpenBatch(lease, spec)
     process.open[job_id, number] = batch
+    if process.stopping.reason is not None:  # the signal came while the claim was on its way
+        batch.sending.set(process.stopping.reason)
     started_s = time.monotonic()
     try:
         end = await _work_off(process, batch)
@@ -77,7 +80,7 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
     try:
         rows = await _load(process, batch)
         await _hear_of_cancellation(process, batch)
-        await _send(process, batch, rows)
+        await send_rows(process, batch, rows=rows)
         await process.patiently(partial(flush, process), batch.holding)
         batch.holding.check()
         if len(batch.outcomes) < len(rows):
@@ -150,91 +153,13 @@ async def _hear_of_cancellation(process: Process, batch: OpenBatch) -> None:
         batch.sending.set(StopReason.CANCELLED)
 
 
-async def _send(process: Process, batch: OpenBatch, rows: Sequence[Row]) -> None:
-    """Hand the rows without an outcome to the slots, and wait until all of them have ended."""
-    todo = [row for row in rows if row.index not in batch.outcomes]
-    if not todo or batch.sending.reason is not None:
-        return
-    model = await process.model(batch.spec)
-    if isinstance(model, PyfuncModel):
-        work = [partial(_predict, batch, model, todo)]
-    else:
-        way = await _way(process, batch, model)
-        packs, dead = plan_packs(todo, model)
-        batch.record(dead)
-        work = [partial(_send_pack, process, batch, way=way, pack=pack) for pack in packs]
-    batch.expect(len(work))
-    for item in work:
-        process.slots.put(partial(_guarded, batch, item))
-    try:
-        await batch.idle()
-    finally:  # also where a row failed in a way nobody foresaw: the others are paid for
-        await process.patiently(partial(flush, process), batch.holding)
-
-
-async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
-    client = await process.client()
-    batch.limiter = process.limiters.of(client.limit_key, model.openai_model, batch.spec.limits)
-    settings = process.settings
-    return Way(
-        model=model,
-        client=client,
-        limiter=batch.limiter,
-        stop=batch.sending,
-        max_attempts=settings.max_attempts,
-        deadline_s=settings.row_deadline_s,
-        price=batch.spec.price,
-        tally=batch.pending,
-    )
-
-
-async def _guarded(batch: OpenBatch, work: Work) -> None:
-    """Run one piece of work for a slot, which must outlive it: errors go to the batch."""
-    batch.in_flight += 1
-    try:
-        if batch.sending.reason is None:
-            await work()
-    except StoppedError:
-        pass  # its rows have no outcome from us, and the batch knows why
-    except BaseException as error:  # noqa: BLE001 - raised again by OpenBatch.idle
-        batch.error = batch.error or error
-        batch.sending.set(StopReason.SHUTDOWN)
-    finally:
-        batch.in_flight -= 1
-        batch.finished_one()
-
-
-async def _send_pack(process: Process, batch: OpenBatch, *, way: Way, pack: Sequence[Row]) -> None:
-    try:
-        batch.record(await run_rows(pack, way))
-    except JobError as error:
-        await _pause_job(process, batch, error)
-
-
-async def _predict(batch: OpenBatch, model: PyfuncModel, rows: Sequence[Row]) -> None:
-    batch.record(await predict_rows(model, rows))
-
-
-async def _pause_job(process: Process, batch: OpenBatch, error: JobError) -> None:
-    """The endpoint refuses every request: stop all of the job's batches and burn no rows."""
-    job_id = batch.lease.job_id
-    for other in process.open.values():
-        if other.lease.job_id == job_id:
-            other.sending.set(StopReason.PAUSED)
-    if await process.patiently(partial(process.store.pause, job_id, str(error)), batch.holding):
-        log.error(
-            "job paused",
-            extra={"event": "job_paused", "job_id": job_id, "reason": str(error)},
-        )
-
-
 async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     """Give the batch back with its checkpoint. A paused job's batches wait for ``resume``."""
     lease = batch.lease
     if process.settings.parent_pid is not None and batch.outcomes:
         # The embedded Redis ends with its parent: what was paid for is kept in the run as well.
         outcomes = list(batch.outcomes.values())
-        await asyncio.to_thread(
+        await process.in_mlflow_thread(
             publish_part, process.runs, batch.spec, batch=lease.batch, outcomes=outcomes
         )
     await process.ledger.release(lease)
@@ -259,7 +184,7 @@ async def _publish(process: Process, batch: OpenBatch) -> None:
     """Put the part into the run. A repeat writes the same file again."""
     await process.patiently(
         partial(
-            asyncio.to_thread,
+            process.in_mlflow_thread,
             publish_part,
             process.runs,
             batch.spec,

@@ -5,32 +5,42 @@ Leased like a batch, so a finalizer that dies is replaced; what it has written i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from functools import partial
 
 from flavor.errors import LeaseLostError
 from worker.batch import BatchEnd
-from worker.jobs import FINAL, JobState
+from worker.jobs import FINAL, JobSpec, JobState, Lease
 from worker.ledger import Refusal
 from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.publish import finalize
-from worker.stop import Stop, StoppedError
+from worker.runs import TAG_STATE
+from worker.stop import StoppedError
 
 log = logging.getLogger(__name__)
 
 
 async def run_final(process: Process, job_id: str) -> BatchEnd:
     """Finalize the run, and end the job in Redis. May be repeated by anybody at any point."""
-    lease = await process.patiently(partial(process.ledger.claim, job_id, FINAL), Stop())
-    spec = await process.spec(job_id)
+    if (job_id, FINAL) in process.open:
+        return BatchEnd.REFUSED
+    spec: JobSpec | None = None
+    lease: Lease | Refusal
+    try:
+        spec = await process.patiently(partial(process.spec, job_id), process.stopping)
+        claim = partial(process.ledger.claim, job_id, FINAL)
+        lease = await process.patiently(claim, process.stopping)
+    except StoppedError:
+        lease = Refusal.HELD  # the process ends: another will do it
     if isinstance(lease, Refusal) or spec is None:
         return BatchEnd.REFUSED
     batch = OpenBatch(lease, spec)
     process.open[job_id, FINAL] = batch  # its lease is renewed with the others
     started_s = time.monotonic()
+    if lease.deliveries > process.settings.max_deliveries:
+        return await _give_up(process, batch)
     try:
         status = await process.patiently(partial(process.store.status, job_id), batch.holding)
         ending = await process.patiently(partial(process.store.ending, job_id), batch.holding)
@@ -38,7 +48,7 @@ async def run_final(process: Process, job_id: str) -> BatchEnd:
             return BatchEnd.LOST
         state, totals = await process.patiently(
             partial(
-                asyncio.to_thread,
+                process.in_mlflow_thread,
                 finalize,
                 process.runs,
                 spec,
@@ -63,4 +73,19 @@ async def run_final(process: Process, job_id: str) -> BatchEnd:
             "duration_s": round(time.monotonic() - started_s, 3),
         },
     )
+    return BatchEnd.DONE
+
+
+async def _give_up(process: Process, batch: OpenBatch) -> BatchEnd:
+    """A run that cannot be finalized ends as failed; its parts are there."""
+    job_id = batch.lease.job_id
+    log.error("job cannot be finalized", extra={"event": "job_failed", "job_id": job_id})
+    try:
+        await process.in_mlflow_thread(process.runs.set_tags, job_id, {TAG_STATE: "failed"})
+        await process.in_mlflow_thread(process.runs.end, job_id, "FAILED")
+        await process.ledger.finish(batch.lease, JobState.FAILED, {})
+    except LeaseLostError:
+        return BatchEnd.LOST
+    finally:
+        del process.open[job_id, FINAL]
     return BatchEnd.DONE

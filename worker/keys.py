@@ -7,7 +7,8 @@
 ``jobs:active``                  SET     ids of jobs that are neither final nor drafts
 ``jobs:drafts``                  ZSET    ids of jobs still being written, by their last sign of life
 ``job:{J}``                      HASH    ``spec`` (JSON), ``state``, ``reason``, ``ending``,
-                                         ``created_ms``, ``started_ms``, ``finished_ms``
+                                         ``created_ms``, ``started_ms``, ``finished_ms``,
+                                         ``rows_before`` (done before a resume)
 ``job:{J}:queued``               ZSET    batches that nobody has claimed, by their time in ms
 ``job:{J}:due``                  ZSET    claimed batches, by the end of their lease in ms
 ``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost

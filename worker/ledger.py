@@ -212,7 +212,10 @@ class Ledger:
     async def unheard(self, job_id: str) -> list[str]:
         """Batches queued for longer than a lease: call only while the broker's queue is empty."""
         reply = await run_script(
-            self._redis, "republish", keys=[keys.queued(job_id)], args=[self._lease_ms, 100]
+            self._redis,
+            "republish",
+            keys=[keys.queued(job_id), keys.job(job_id)],
+            args=[self._lease_ms, 100],
         )
         return [text(batch) for batch in reply]
 

@@ -18,6 +18,7 @@ FIELDS = (
     "attempt",
     "duration_s",
     "rows",
+    "batches",
     "succeeded",
     "dead",
     "reason",

@@ -13,7 +13,9 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import uvloop
@@ -39,6 +41,7 @@ from worker.store import Store
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class Process:
@@ -60,11 +63,16 @@ class Process:
         self.runs = runs or Runs(settings.tracking_uri)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}
-        self.is_stopping = False
+        self.stopping = Stop()  # set when the process shall end: nothing new is claimed
+        self._mlflow_threads = ThreadPoolExecutor(8, thread_name_prefix="mlflow")
+        # A predict may take minutes: it must not keep anything else waiting for a thread.
+        self.predict_threads = ThreadPoolExecutor(2, thread_name_prefix="predict")
         self.flush_lock = asyncio.Lock()
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()
-        self._models: OrderedDict[tuple[str, str], OpenAIModel | PyfuncModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, str | None, str], OpenAIModel | PyfuncModel] = (
+            OrderedDict()
+        )
         self._model_lock = asyncio.Lock()
 
     async def client(self) -> Client:
@@ -96,14 +104,21 @@ class Process:
         Raises:
             InputError: it cannot be loaded here.
         """
-        key = (spec.model_uri, repr(sorted(spec.params.items())))
+        key = (spec.model_uri, spec.openai_model, repr(sorted(spec.params.items())))
         async with self._model_lock:
             if key not in self._models:
-                self._models[key] = await asyncio.to_thread(_load, spec)
+                self._models[key] = await self.in_mlflow_thread(_load, spec)
                 _keep_newest(self._models, self.settings.models)
                 log.info("model loaded", extra={"event": "model_loaded", "job_id": spec.job_id})
             self._models.move_to_end(key)
             return self._models[key]
+
+    async def in_mlflow_thread(
+        self, blocking: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run what blocks on MLflow in a thread that nothing else waits for."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._mlflow_threads, partial(blocking, *args, **kwargs))
 
     async def patiently(self, step: Callable[[], Awaitable[_T]], stop: Stop) -> _T:
         """Repeat ``step`` while Redis or MLflow is away, until ``stop`` ends it.
@@ -134,7 +149,7 @@ class Process:
         """
         missing = self.slots.size - self.slots.waiting
         room = self.settings.open_batches - len(self.open)
-        if self.is_stopping or missing <= 0 or room <= 0:
+        if self.stopping.reason is not None or missing <= 0 or room <= 0:
             return 0
         requests = [batch.requests for batch in self.open.values() if batch.requests]
         typical = sum(requests) / len(requests) if requests else self.slots.size
@@ -145,6 +160,8 @@ class Process:
         if self._client is not None:
             await self._client.close()
         await self.redis.aclose()
+        self._mlflow_threads.shutdown(wait=False, cancel_futures=True)
+        self.predict_threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _load(spec: JobSpec) -> OpenAIModel | PyfuncModel:

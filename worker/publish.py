@@ -6,13 +6,14 @@ batch, and the finalizer reads nothing but the run (and Redis for what no outcom
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flavor.errors import InputError
 from flavor.types import Json
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import part_name, read_part, write_part
@@ -38,6 +40,9 @@ _RUN_STATUS = {
     JobState.FAILED: "FAILED",
     JobState.CANCELLED: "KILLED",
 }
+CLOCK_SKEW_S = 5
+"""By how much the hosts' clocks may differ before a sample hides the totals."""
+
 _AHEAD = 8
 """Parts fetched at once: a store behind a server answers in tens of milliseconds each."""
 
@@ -51,22 +56,20 @@ def publish_part(runs: Runs, spec: JobSpec, *, batch: str, outcomes: Sequence[Ou
 
 
 def progress_metrics(status: JobStatus) -> dict[str, float]:
-    """A running job's figures as metric points, and ``elapsed_s`` to be used as their step."""
-    elapsed_s = max(0.001, time.time() - (status.started_ms or 0) / 1000)
+    """A running job's figures as metric points."""
     values: dict[str, float] = {f"rows.{v.value}": n for v, n in status.rows.items()}
-    tokens = status.tokens
-    values |= {
-        "tokens.prompt": tokens.prompt,
-        "tokens.completion": tokens.completion,
-        "tokens.total": tokens.total,
-        "tokens.cached": tokens.cached,
-        "tokens.reasoning": tokens.reasoning,
-        "throughput.rows_per_s": round(status.rows_done / elapsed_s, 3),
-        "elapsed_s": elapsed_s,
-    }
+    if status.has_usage:
+        values |= {f"tokens.{name}": n for name, n in dataclasses.asdict(status.tokens).items()}
+    values["throughput.rows_per_s"] = round(status.rows_per_s, 3)
     if status.cost_usd is not None:
         values["cost.usd"] = status.cost_usd
     return values | _request_metrics(status) | {"requests.in_flight": status.requests.in_flight}
+
+
+def metric_step(spec: JobSpec) -> int:
+    """Seconds since the job was submitted: grows also across a ``resume`` and between hosts."""
+    created = datetime.fromisoformat(spec.created_at)
+    return max(0, int((datetime.now(tz=timezone.utc) - created).total_seconds()))
 
 
 def finalize(
@@ -99,12 +102,12 @@ def finalize(
 
 
 def _log_totals(runs: Runs, spec: JobSpec, *, status: JobStatus, totals: Totals) -> None:
-    elapsed_s = max(0.001, time.time() - (status.started_ms or status.created_ms or 0) / 1000)
     values = totals.metrics() | _request_metrics(status)
-    done = totals.rows_total - totals.rows[Verdict.CANCELLED]
-    values["throughput.rows_per_s"] = round(done / elapsed_s, 3)
-    # A step above every sample's: MLflow shows a metric's last step as its value.
-    runs.log_metrics(spec.job_id, values, step=int(elapsed_s) + 1, model_id=spec.model_id)
+    exact = dataclasses.replace(status, rows=totals.rows)
+    values["throughput.rows_per_s"] = round(exact.rows_per_s, 3)
+    # Above every sample's step, also of a host whose clock is ahead: MLflow shows the last step.
+    step = metric_step(spec) + CLOCK_SKEW_S
+    runs.log_metrics(spec.job_id, values, step=step, model_id=spec.model_id)
 
 
 def _request_metrics(status: JobStatus) -> dict[str, float]:
@@ -156,16 +159,30 @@ class _Summary:
         """Put ``failed.jsonl`` (where there is a dead row) and ``preview.json`` into the run."""
         columns = ["row_id", "input", "output", "verdict", "total_tokens", "error_message"]
         preview = self.folder / "preview.json"
-        preview.write_text(
-            json.dumps({"columns": columns, "data": self.preview}, ensure_ascii=False), "utf-8"
-        )
+        table = json.dumps({"columns": columns, "data": self.preview}, ensure_ascii=False)
+        preview.write_bytes(table.encode("utf-8", "replace"))  # lone surrogates have no UTF-8
         self.runs.log_file(self.spec.job_id, preview)
         # Source of the tag: mlflow 3.17.2, log_table: the UI shows such a file as a table.
-        table = [{"path": "preview.json", "type": "table"}]
-        self.runs.set_tags(self.spec.job_id, {"mlflow.loggedArtifacts": json.dumps(table)})
+        shown = [{"path": "preview.json", "type": "table"}]
+        self.runs.set_tags(self.spec.job_id, {"mlflow.loggedArtifacts": json.dumps(shown)})
         if self._dead or FAILED_FILE in self.runs.files(self.spec.job_id, None):
             self._failed_path.touch()  # empty where a retry has left no dead row
             self.runs.log_file(self.spec.job_id, self._failed_path)
+
+    def _inputs_of(self, batch: int) -> dict[int, Json]:
+        """The input beside the outcomes; nothing where it is gone: the outcomes count."""
+        try:
+            return self._inputs.of_batch(batch) or {}
+        except InputError as error:
+            log.warning(
+                "input unreadable",
+                extra={
+                    "event": "input_unreadable",
+                    "job_id": self.spec.job_id,
+                    "reason": str(error),
+                },
+            )
+            return {}
 
     @property
     def _failed_path(self) -> Path:
@@ -178,7 +195,7 @@ class _Summary:
         return table
 
     def _add_preview(self, batch: int, part: pa.Table) -> None:
-        inputs = self._inputs.of_batch(batch) or {}
+        inputs = self._inputs_of(batch)
         for row in part.to_pylist():
             output = row["output"]
             shown = output[:8] if isinstance(output, list) else output
@@ -194,7 +211,7 @@ class _Summary:
             )
 
     def _add_dead(self, batch: int, dead: pa.Table) -> None:
-        inputs = self._inputs.of_batch(batch) or {}
+        inputs = self._inputs_of(batch)
         with self._failed_path.open("a", encoding="utf-8", errors="replace") as file:
             for row in dead.to_pylist():
                 line: dict[str, Any] = {

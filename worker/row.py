@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,7 +75,11 @@ class SupportsRequest(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Way:
-    """What the rows of one batch need on their way. ``tally`` counts the requests they make."""
+    """What the rows of one batch need on their way.
+
+    ``tally`` counts the requests they make. ``record`` takes outcomes as soon as they are known,
+    and may be given the same ones again.
+    """
 
     model: SupportsRequest
     client: SupportsSend
@@ -85,6 +89,7 @@ class Way:
     deadline_s: float
     price: Price | None = None
     tally: Pending = field(default_factory=Pending)
+    record: Callable[[Sequence[Outcome]], None] = lambda _: None
     retrying: AsyncRetrying = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +135,9 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     except RowError as error:
         if len(rows) > 1:
             half = len(rows) // 2
-            return await run_rows(rows[:half], way) + await run_rows(rows[half:], way)
+            first = await run_rows(rows[:half], way)
+            way.record(first)  # answered, whatever becomes of the others
+            return first + await run_rows(rows[half:], way)
         return [_dead(rows[0], Verdict.REJECTED, info=error.info, trip=trip)]
     except (TransientError, ThrottledError) as error:
         return [_dead(row, Verdict.EXHAUSTED, info=error.info, trip=trip) for row in rows]

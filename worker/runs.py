@@ -31,6 +31,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from flavor.errors import InputError, TrackingError
+from flavor.redact import redact
 from worker.jobs import JobSpec
 
 OUTPUTS = "outputs"
@@ -250,7 +251,7 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
 from flavor.types import Json
@@ -47,6 +47,8 @@ class JobStatus:
     finished_ms: int | None = None
     waiting_for: str | None = None
     reason: str | None = None
+    rows_before: int = 0  # done before the job was resumed
+    has_usage: bool = True  # False for a model that does not tell: unknown, not 0
 
     @property
     def rows_done(self) -> int:
@@ -61,10 +63,19 @@ class JobStatus:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the last row, at the average rate so far; None when nothing says so."""
-        if self.started_ms is None or self.state is not JobState.IN_PROGRESS or not self.rows_done:
+        if self.state is not JobState.IN_PROGRESS or not self.rows_per_s:
             return None
-        elapsed_s = max(0.001, datetime.now(tz=timezone.utc).timestamp() - self.started_ms / 1000)
-        return round(elapsed_s * (self.rows_total - self.rows_done) / self.rows_done, 1)
+        return round((self.rows_total - self.rows_done) / self.rows_per_s, 1)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows that got an outcome, cancelled ones left out, over the time since the start."""
+        if self.started_ms is None:
+            return 0.0
+        now_s = datetime.now(tz=timezone.utc).timestamp()
+        end_s = self.finished_ms / 1000 if self.finished_ms else now_s
+        done = self.rows_done - self.rows_before - self.rows.get(Verdict.CANCELLED, 0)
+        return max(0, done) / max(0.001, end_s - self.started_ms / 1000)
 
     def to_json(self) -> dict[str, Json]:
         """The object that ``status --json`` prints."""
@@ -79,11 +90,8 @@ class JobStatus:
             "reason": self.reason,
             "rows": {"total": self.rows_total, **{v.value: n for v, n in self.rows.items()}},
             "tokens": {
-                "prompt": self.tokens.prompt,
-                "completion": self.tokens.completion,
-                "total": self.tokens.total,
-                "cached": self.tokens.cached,
-                "reasoning": self.tokens.reasoning,
+                name: count if self.has_usage else None
+                for name, count in asdict(self.tokens).items()
             },
             "requests": {
                 "sent": self.requests.sent,

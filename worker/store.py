@@ -14,6 +14,7 @@ import orjson
 from redis.asyncio import Redis
 
 from flavor.errors import InputError
+from flavor.types import Task
 from worker import keys
 from worker.codec import encode_outcome
 from worker.jobs import JobSpec, JobState, Outcome
@@ -32,11 +33,16 @@ class Store:
         self._redis = redis
 
     async def begin(self, spec: JobSpec) -> None:
-        """Write a new job as a draft that no worker sees yet."""
+        """Write a new job as a draft that no worker sees yet.
+
+        Raises:
+            InputError: another producer is writing it right now.
+        """
         now_ms = _now_ms()
         async with translated_errors():
+            if not await self._redis.zadd(keys.DRAFTS, {spec.job_id: now_ms}, nx=True):
+                raise InputError(f"job {spec.job_id} is being resumed by somebody else")
             pipe = self._redis.pipeline()
-            pipe.zadd(keys.DRAFTS, {spec.job_id: now_ms})
             pipe.delete(keys.job(spec.job_id))  # an ended job that is resumed
             pipe.hset(
                 keys.job(spec.job_id),
@@ -74,6 +80,8 @@ class Store:
             pipe = self._redis.pipeline()
             pipe.delete(keys.counts(job_id))
             if counts:
+                before = sum(counts.get(name, 0) for name in VERDICT_FIELDS.values())
+                pipe.hset(keys.job(job_id), "rows_before", before)
                 fields: Mapping[Any, Any] = counts
                 pipe.hset(keys.counts(job_id), mapping=fields)
             pipe.persist(keys.job(job_id))
@@ -82,6 +90,12 @@ class Store:
             pipe.sadd(keys.ACTIVE, job_id)
             pipe.zrem(keys.DRAFTS, job_id)
             await pipe.execute()
+
+    async def dead_drafts(self, silent_ms: int) -> list[str]:
+        """Drafts whose producer has written nothing for so long."""
+        async with translated_errors():
+            reply = await self._redis.zrangebyscore(keys.DRAFTS, "-inf", _now_ms() - silent_ms)
+        return [text(job_id) for job_id in reply]
 
     async def discard(self, job_id: str, batches: int) -> None:
         """Remove all that a draft of at most ``batches`` batches has written."""
@@ -256,4 +270,6 @@ def _status(
         finished_ms=moment(b"finished_ms"),
         waiting_for=next((said["waiting_for"] for said in living if said["waiting_for"]), None),
         reason=text(job.get(b"reason")) or None,
+        rows_before=int(job.get(b"rows_before", 0)),
+        has_usage=spec.task is not Task.PYFUNC,
     )

@@ -25,7 +25,7 @@ from worker.logs import set_up_logs
 from worker.process import Process, ProcessThread
 from worker.settings import read_settings
 from worker.stop import StopReason
-from worker.upkeep import beat_regularly, flush_regularly, reap_regularly
+from worker.upkeep import beat_regularly, flush_regularly, reap_regularly, sample_regularly
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ ORPHAN_GRACE_S = 30.0
 
 settings = read_settings()
 app = make_app(settings.redis_url.get_secret_value(), open_batches=settings.open_batches)
-thread = ProcessThread(settings, app, (flush_regularly, beat_regularly, reap_regularly))
+thread = ProcessThread(
+    settings, app, (flush_regularly, beat_regularly, sample_regularly, reap_regularly)
+)
 app.steps["consumer"].add(make_demand_step(thread))
 
 
@@ -114,7 +116,7 @@ def _end_with(parent_pid: int) -> None:
 
 def _stop_sending(*, has_redis: bool = True) -> None:
     async def stop(process: Process) -> None:
-        process.is_stopping = True
+        process.stopping.set(StopReason.SHUTDOWN)
         for batch in process.open.values():
             batch.sending.set(StopReason.SHUTDOWN)
             if not has_redis:

@@ -14,7 +14,7 @@ from worker.broker import is_queue_empty, publish
 from worker.jobs import JobState
 from worker.ledger import Renewal
 from worker.process import Process
-from worker.publish import progress_metrics
+from worker.publish import metric_step, progress_metrics
 from worker.stop import StopReason
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ FLUSH_S = 0.05
 
 BEAT_S = 1.0
 """Between renewals: far below any lease, since a renewal also tells of pauses and cancellations."""
+
+DRAFT_SILENT_MS = 600_000
+"""A draft whose producer has not written for so long is thrown away."""
 
 SAMPLE_MS = 2000
 """At most one metric point per job in this time, whatever the number of workers."""
@@ -60,7 +63,11 @@ async def flush(process: Process) -> None:
 
 
 async def beat_regularly(process: Process) -> None:
-    """Renew the leases of all open batches, and tell how the process stands."""
+    """Renew the leases of all open batches, and tell how the process stands.
+
+    Nothing slow may stand in this loop: a lease that is not renewed is lost, and its rows are paid
+    for again.
+    """
     while True:
         await asyncio.sleep(BEAT_S)
         if process.open:
@@ -83,6 +90,18 @@ async def _beat(process: Process) -> None:
             in_flight=sum(batch.in_flight for batch in mine),
             waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
         )
+
+
+async def sample_regularly(process: Process) -> None:
+    """Write the metric points of running jobs; MLflow may take its time."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        if process.open:
+            await _tolerant(_sample_jobs, process)
+
+
+async def _sample_jobs(process: Process) -> None:
+    for job_id in {job_id for job_id, _ in process.open}:
         if await process.store.may_sample(job_id, SAMPLE_MS):
             await _sample(process, job_id)
 
@@ -97,16 +116,15 @@ def _stop_reason(renewal: Renewal) -> StopReason | None:
 
 async def _sample(process: Process, job_id: str) -> None:
     status = await process.store.status(job_id)
-    if status is not None and not status.state.is_final:
-        values = progress_metrics(status)
-        step = int(values.pop("elapsed_s"))
-        spec = await process.spec(job_id)
-        await asyncio.to_thread(
+    spec = await process.spec(job_id)
+    # Not while it is finalized: the last word is the finalizer's.
+    if status is not None and spec is not None and status.state is JobState.IN_PROGRESS:
+        await process.in_mlflow_thread(
             process.runs.log_metrics,
             job_id,
-            values,
-            step=step,
-            model_id=spec.model_id if spec else None,
+            progress_metrics(status),
+            step=metric_step(spec),
+            model_id=spec.model_id,
         )
 
 
@@ -118,6 +136,7 @@ async def reap_regularly(process: Process) -> None:
 
 
 async def _reap(process: Process) -> None:
+    await _discard_dead_drafts(process)
     jobs = await process.store.active_jobs()
     if not jobs:
         return
@@ -133,8 +152,17 @@ async def _reap(process: Process) -> None:
             )
             log.warning(
                 "batches published again",
-                extra={"event": "batches_republished", "job_id": job_id, "rows": len(batches)},
+                extra={"event": "batches_republished", "job_id": job_id, "batches": len(batches)},
             )
+
+
+async def _discard_dead_drafts(process: Process) -> None:
+    """Throw away what a producer left half written when it died: nobody was given that job's id."""
+    for job_id in await process.store.dead_drafts(DRAFT_SILENT_MS):
+        spec = await process.store.spec(job_id)
+        await process.store.discard(job_id, spec.batches if spec else 0)
+        await process.in_mlflow_thread(process.runs.end, job_id, "FAILED")
+        log.warning("draft discarded", extra={"event": "draft_discarded", "job_id": job_id})
 
 
 async def _tolerant(step: Callable[[Process], Awaitable[None]], process: Process) -> None:

@@ -65,6 +65,8 @@ def test_cancel_keeps_what_was_in_flight_and_resume_sends_only_the_rest(
     assert system.status(job_id)["rows"]["succeeded"] == ROWS
     assert system.simulator.stats()["rows_paid_twice"] == 0
     assert _run_status(system, job_id) == "FINISHED"
+    metrics = mlflow.MlflowClient().get_run(job_id).data.metrics
+    assert (metrics["rows.succeeded"], metrics["rows.cancelled"]) == (ROWS, 0)
 
 
 def test_a_refused_key_pauses_the_job_and_burns_no_row(system: System, rows: Path) -> None:

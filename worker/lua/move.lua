@@ -8,6 +8,9 @@
 -- returns  {moved, state before}
 local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
 local is_allowed = false
+if ARGV[1] == 'paused' and redis.call('HGET', KEYS[1], 'ending') then
+    return {0, state} -- the user has cancelled: what a request in flight says is no news
+end
 for i = 4, #ARGV do
     is_allowed = is_allowed or state == ARGV[i]
 end

@@ -14,7 +14,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import flavor
-from flavor.errors import InputError
+from flavor.errors import InputError, TrackingError
 from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
 from flavor.types import Row, Task
 
@@ -135,7 +135,7 @@ def test_a_server_that_does_not_answer_is_said_at_once(monkeypatch: pytest.Monke
         mlflow.set_tracking_uri(f"http://user:secret@127.0.0.1:{port}")
         started_s = time.monotonic()
         try:
-            with pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught:
+            with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI") as caught:
                 read_spec("models:/classify/1")
         finally:
             mlflow.set_tracking_uri(before)

@@ -166,6 +166,8 @@ def test_a_value_that_does_not_fit_its_format_is_the_rows_fault() -> None:
     assert model.request(make_rows(1)).body["prompt"] == ["1.00"]
     with pytest.raises(RowError, match="does not fit"):
         model.request(make_rows("one"))
+    with pytest.raises(RowError, match="does not fit"):
+        model.estimate_tokens(make_rows(10**400)[0])
 
 
 def test_an_empty_text_has_no_embedding() -> None:
@@ -255,6 +257,26 @@ def test_several_answers_to_a_prompt_are_one_row() -> None:
     assert [reply.usage for reply in answers] == [None, None]
 
 
+def test_a_name_or_a_count_that_is_none_is_unknown() -> None:
+    payload = chat({"content": "yes"}) | {"model": 5, "usage": {"prompt_tokens": 2**63}}
+    payload["choices"][0]["finish_reason"] = {}
+
+    assert replies(make_model(), make_rows("x"), payload) == [Reply(output="yes")]
+
+
+def test_a_completion_that_is_no_text_is_json() -> None:
+    choices = [
+        {"index": 0, "text": {"ä": 1}, "finish_reason": 1},
+        {"index": 1, "text": None, "finish_reason": "stop"},
+    ]
+
+    answers = replies(
+        make_model(Task.COMPLETIONS), make_rows("a", "b"), {"choices": choices, "model": []}
+    )
+
+    assert answers == [Reply(output='{"ä": 1}'), Reply(output=None, finish_reason="stop")]
+
+
 @pytest.mark.parametrize("form", ["base64", "float"])
 def test_embeddings_come_in_row_order_as_float32(form: str) -> None:
     vectors = [[0.5, 1.25], [2.0, -3.0]]
@@ -292,6 +314,7 @@ def test_embeddings_come_in_row_order_as_float32(form: str) -> None:
         (Task.EMBEDDINGS, {"data": [{"index": i, "embedding": "AAA"} for i in range(2)]}),
         (Task.EMBEDDINGS, {"data": [{"index": i, "embedding": "!!!!"} for i in range(2)]}),
         (Task.EMBEDDINGS, {"data": [{"index": i, "embedding": ["x"]} for i in range(2)]}),
+        (Task.EMBEDDINGS, {"data": [{"index": i, "embedding": [10**400]} for i in range(2)]}),
         (Task.EMBEDDINGS, {"data": [{"index": 1, "embedding": [1.0]}] * 2}),
     ],
 )

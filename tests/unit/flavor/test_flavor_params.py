@@ -49,6 +49,10 @@ def test_what_the_task_has_is_accepted(task: Task, params: dict[str, Any]) -> No
         (Task.CHAT, {"extra_body": {"stream": True}}, "streaming"),
         (Task.CHAT, {"extra_body": {"messages": []}}, "comes from the rows"),
         (Task.CHAT, {"extra_headers": "a: b"}, "must be an object"),
+        (Task.CHAT, {"extra_headers": {"a b": "c"}}, "'a b' is no name of a header"),
+        (Task.CHAT, {"extra_headers": {"a\nb": "c"}}, "is no name of a header"),
+        (Task.CHAT, {"extra_headers": {"a": "b\r\nc: d"}}, "'a' must be printable ASCII"),
+        (Task.CHAT, {"extra_headers": {"a": "\x00"}}, "'a' must be printable ASCII"),
         (Task.CHAT, {"timeout": "soon"}, "seconds"),
         (Task.CHAT, {"timeout": True}, "seconds"),
         (Task.COMPLETIONS, {"batch_size": 0}, "whole number"),
@@ -59,6 +63,17 @@ def test_what_the_task_has_is_accepted(task: Task, params: dict[str, Any]) -> No
 def test_what_cannot_work_is_refused(task: Task, params: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         check_params(task, params)
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization", "api-key", "X-API-Key", "COOKIE", "Proxy-Authorization"]
+)
+def test_a_credential_is_no_parameter(header: str) -> None:
+    with pytest.raises(InputError, match="the workers' environment") as caught:
+        check_params(Task.CHAT, {"extra_headers": {header: "hush"}})
+
+    assert header in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_later_layers_win_and_a_null_takes_away() -> None:

@@ -67,7 +67,9 @@ async def open_worker(
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
         process.ledger, process.limiters = ledger, Limiters(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())
-        process._models[make_spec().model_uri, "[]"] = cast("OpenAIModel", model or ScriptedModel())
+        spec = make_spec()
+        key = (spec.model_uri, spec.openai_model, "[]")
+        process._models[key] = cast("OpenAIModel", model or ScriptedModel())
         for _ in range(process.slots.size):
             tasks.start_soon(process.slots.serve)
         yield Worker(process, runs, cast("ScriptedClient", process._client), ledger)

@@ -256,3 +256,55 @@ def _write_input(folder: Path) -> None:
             lines=[1, 2, 3],
             rows=[b"{}"] * 3,
         )
+
+
+async def test_a_batch_claimed_while_the_worker_stops_is_given_back_unsent(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        claim = worker.process.ledger.claim
+
+        async def claim_and_stop(job_id: str, batch: str) -> Lease | Refusal:
+            lease = await claim(job_id, batch)
+            worker.process.stopping.set(StopReason.SHUTDOWN)
+            return lease
+
+        worker.process.ledger.claim = claim_and_stop  # type: ignore[method-assign]
+        end = await run_batch(worker.process, JOB, "0")
+
+    assert end is BatchEnd.RELEASED
+    assert worker.sent == []
+    assert await Store(redis).unclaimed(JOB) == ["0"]
+
+
+async def test_a_batch_that_is_still_open_here_is_not_opened_twice(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """After an outage longer than a lease, the message of a worker's own batch comes to itself."""
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        first = OpenBatch(await claim(worker.process.ledger, "0"), make_spec())
+        worker.process.open[JOB, "0"] = first
+        await end_lease(redis, "0")
+
+        end = await run_batch(worker.process, JOB, "0")
+
+        assert end is BatchEnd.REFUSED
+        assert worker.process.open[JOB, "0"] is first
+
+
+async def test_a_run_that_cannot_be_finalized_ends_as_failed(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path, max_deliveries=1) as worker:
+        await run_batch(worker.process, JOB, "0")
+        await claim(worker.process.ledger, FINAL)
+        await end_lease(redis, FINAL)
+
+        end = await run_final(worker.process, JOB)
+
+    status = await Store(redis).status(JOB)
+    assert end is BatchEnd.DONE
+    assert status is not None
+    assert status.state is JobState.FAILED
+    assert worker.runs.statuses == ["FAILED"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -90,15 +92,29 @@ async def test_a_spec_is_read_once(redis: Redis, tmp_path: Path) -> None:
         assert await worker.process.spec("nobody") is None
 
 
+async def test_one_prompt_with_two_openai_models_is_two_models(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """They share a URI; sharing the model would bill the one at the other's price."""
+    async with open_worker(redis, tmp_path) as worker:
+        process, spec = worker.process, make_spec()
+        process._models[spec.model_uri, "another", "[]"] = other = cast("Any", object())
+
+        model = await process.model(dataclasses.replace(spec, openai_model="another"))
+
+        assert model is other
+        assert await process.model(spec) is not other
+
+
 async def test_a_process_keeps_the_models_used_last(redis: Redis, tmp_path: Path) -> None:
     async with open_worker(redis, tmp_path, models=2) as worker:
         process = worker.process
         ours = await process.model(make_spec())
-        process._models["another", "[]"] = ours
+        process._models["another", None, "[]"] = ours
 
         await process.model(make_spec())
 
-        assert [uri for uri, _ in process._models] == ["another", make_spec().model_uri]
+        assert [uri for uri, _, _ in process._models] == ["another", make_spec().model_uri]
         assert await process.model(make_spec()) is ours
 
 
@@ -133,7 +149,7 @@ async def test_a_process_wants_as_many_batches_as_refill_its_slots(
 
         assert process.wanted_batches == wanted
 
-        process.is_stopping = True
+        process.stopping.set(StopReason.SHUTDOWN)
         assert process.wanted_batches == 0
 
 

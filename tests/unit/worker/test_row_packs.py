@@ -96,3 +96,18 @@ async def test_a_row_above_the_whole_limit_is_rejected_unsent() -> None:
     (outcome,) = await trip.run()
 
     assert (outcome.verdict, outcome.attempts, client.sent) == (Verdict.REJECTED, 0, [])
+
+
+async def test_a_half_that_was_answered_is_kept_when_the_other_half_stops() -> None:
+    """It is paid for: whoever stops the batch must not make it be paid for twice."""
+    client = ScriptedClient(
+        rejected(), answers(2), JobError(error_info("no quota", status=429, code="quota"))
+    )
+    trip = Trip(client)
+    kept: list[int] = []
+    trip.way.record = lambda outcomes: kept.extend(outcome.index for outcome in outcomes)
+
+    with pytest.raises(JobError):
+        await trip.run(make_rows(4))
+
+    assert kept == [0, 1]

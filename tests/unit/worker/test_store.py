@@ -197,3 +197,20 @@ async def test_jobs_are_listed_newest_first_and_forgotten_ones_go(redis: Redis) 
 
     assert [status.job_id for status in statuses] == ["newer", JOB]
     assert await redis.zscore("jobs", "expired") is None
+
+
+async def test_a_cancelled_job_is_not_paused_by_a_request_in_flight(redis: Redis) -> None:
+    """Paused, nobody could claim its batches, and it would never end."""
+    store = await submit_batches(redis)
+    await store.cancel(JOB)
+
+    assert not await store.pause(JOB, "bad key")
+    assert (await _status(store)).state is JobState.IN_PROGRESS
+
+
+async def test_a_job_is_resumed_by_one_producer_at_a_time(redis: Redis) -> None:
+    store = Store(redis)
+    await store.begin(make_spec())
+
+    with pytest.raises(InputError, match="somebody else"):
+        await store.begin(make_spec())

@@ -29,7 +29,7 @@ from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.stop import StopReason
 from worker.store import Store
-from worker.upkeep import _beat, _reap, _tolerant, flush, flush_regularly
+from worker.upkeep import _beat, _reap, _sample_jobs, _tolerant, flush, flush_regularly
 
 
 @asynccontextmanager
@@ -160,15 +160,45 @@ async def test_a_beat_reports_and_samples_once_in_a_period(redis: Redis, tmp_pat
         await flush(worker.process)
 
         await _beat(worker.process)
-        await _beat(worker.process)
+        await _sample_jobs(worker.process)
+        await _sample_jobs(worker.process)
 
     status = await Store(redis).status(JOB)
     assert status is not None
     assert status.requests.in_flight == 8
     assert worker.runs.metrics["rows.succeeded"] == 1
     assert worker.runs.metrics["requests.in_flight"] == 8
-    assert "elapsed_s" not in worker.runs.metrics  # it is the points' step
     assert worker.runs.metric_calls == 1
+
+
+async def test_a_beat_does_not_wait_for_mlflow(redis: Redis, tmp_path: Path) -> None:
+    """A lease that is not renewed in time is lost, and its rows are paid for twice."""
+    async with _working(redis, tmp_path) as (worker, _):
+        await _beat(worker.process)
+
+    assert worker.runs.metric_calls == 0
+
+
+async def test_a_draft_whose_producer_died_is_thrown_away(redis: Redis, tmp_path: Path) -> None:
+    async with open_worker(redis, tmp_path) as worker:
+        await Store(redis).begin(make_spec())
+        await redis.zadd("jobs:drafts", {JOB: 1})
+
+        await _reap(worker.process)
+
+    assert await redis.keys("job:*") == []
+    assert await redis.zcard("jobs:drafts") == 0
+
+
+async def test_a_paused_jobs_batches_are_not_published_again(redis: Redis, tmp_path: Path) -> None:
+    await submit_batches(redis)
+    await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1})
+    async with open_worker(redis, tmp_path) as worker:
+        await worker.process.store.pause(JOB, "no quota")
+
+        await _reap(worker.process)
+
+        assert worker.published() == []
 
 
 async def test_the_batches_of_a_dead_worker_are_published_again(
