@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,13 @@ class System:
         return found
 
     def close(self) -> None:
-        """End the workers: in good order, so that they can write down what they covered."""
+        """End the workers, in good order where they can."""
         for worker in self.workers:
             if worker.poll() is None:
                 worker.terminate()
         for worker in self.workers:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 worker.wait(10)
-            except subprocess.TimeoutExpired:
+            if worker.poll() is None:
                 worker.kill()
                 worker.wait(10)
