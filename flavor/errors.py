@@ -6,6 +6,7 @@ Foreign exceptions are translated once, at the door where they come in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from socket import gaierror
 
 from flavor.types import Usage
 
@@ -71,3 +72,13 @@ class StoreError(BatchError):
 
 class TrackingError(BatchError):
     """MLflow cannot be reached or refuses; what is held must be kept and written later."""
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a server did not answer at all: HTTP clients hide that below errors of their own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionError, TimeoutError, gaierror)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -18,7 +18,7 @@ from urllib.request import getproxies
 
 import yaml
 
-from flavor.errors import InputError
+from flavor.errors import InputError, TrackingError, is_unreachable
 from flavor.params import check_params, overlay
 from flavor.prompts import read_prompt
 from flavor.redact import redact, redact_url
@@ -51,7 +51,8 @@ def read_spec(uri: str, *, openai_model: str | None = None) -> ModelSpec:
     ``openai_model`` serves where a registered prompt names none.
 
     Raises:
-        InputError: nothing usable is there, or MLflow cannot be asked; the text says what to do.
+        InputError: nothing usable is there; the text says what to do.
+        TrackingError: MLflow's server does not answer.
     """
     with _translated(uri):
         if uri.startswith("prompts:"):
@@ -70,10 +71,13 @@ def _translated(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         reason = " ".join(redact(error.message).split())
+        if is_unreachable(error):
+            raise TrackingError(f"cannot read model {uri!r}: {reason}") from error
         raise InputError(f"cannot read model {uri!r}: {reason}; --model takes {_FORMS}") from error
     except (OSError, SQLAlchemyError, yaml.YAMLError) as error:
         reason = " ".join(redact(str(error)).split())
-        raise InputError(f"cannot read model {uri!r}: {reason}") from error
+        kind = TrackingError if is_unreachable(error) else InputError
+        raise kind(f"cannot read model {uri!r}: {reason}") from error
 
 
 def _check_server(uri: str) -> None:
@@ -89,7 +93,7 @@ def _check_server(uri: str) -> None:
     try:
         socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise InputError(
+        raise TrackingError(
             f"cannot reach MLflow at {redact_url(server)}: {error}; check MLFLOW_TRACKING_URI"
         ) from error
 

@@ -171,7 +171,7 @@ class OpenAIModel:
         values = prepare(self._template.variables, row.values, aliases=self.spec.aliases)
         try:
             return self._template.render(values)
-        except (TypeError, ValueError) as error:  # a format such as {x:.2f} that the value has not
+        except (ArithmeticError, TypeError, ValueError) as error:  # {x:.2f} of a text, of 10**400
             raise template_error(f"a value does not fit its format: {error}") from error
 
 

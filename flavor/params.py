@@ -6,6 +6,7 @@ What OpenAI accepts is asked of the installed SDK, so that a new parameter needs
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +24,9 @@ _UNPACKED = {"max_retries"}
 # A row has one answer, and it is stored when it is whole.
 _STREAMING = {"stream", "stream_options"}
 _MERGED = {"extra_body", "extra_headers", "extra_query"}
+# Parameters are stored in Redis and MLflow, where a key has no place.
+_CREDENTIALS = {"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # source: RFC 9110, 5.6.2, token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +130,8 @@ def _check_value(name: str, value: Json) -> None:
 def _check_merged(name: str, value: Json) -> None:
     if not isinstance(value, Mapping):
         raise InputError(f"parameter {name!r} must be an object")
+    if name == "extra_headers":
+        _check_headers(value)
     if name != "extra_body":
         return
     for inner in ("messages", "prompt", "input"):
@@ -133,6 +139,20 @@ def _check_merged(name: str, value: Json) -> None:
             raise InputError(f"parameter 'extra_body': {inner!r} comes from the rows")
     for inner in _STREAMING & value.keys():
         _check_value(inner, value[inner])
+
+
+def _check_headers(headers: Mapping[str, Json]) -> None:
+    for header, value in headers.items():
+        if header.lower() in _CREDENTIALS:
+            raise InputError(
+                f"parameter 'extra_headers': {header!r} is a credential; "
+                "keys are read from the workers' environment"
+            )
+        if not _HEADER_NAME.fullmatch(header):
+            raise InputError(f"parameter 'extra_headers': {header!r} is no name of a header")
+        text = str(value)
+        if not (text.isascii() and text.isprintable()):
+            raise InputError(f"parameter 'extra_headers': {header!r} must be printable ASCII")
 
 
 def _is_positive(value: Json) -> bool:

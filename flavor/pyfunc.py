@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from flavor.errors import ErrorInfo, InputError, RowError
+from flavor.errors import ErrorInfo, InputError, RowError, TrackingError, is_unreachable
 from flavor.params import overlay, unknown_param
 from flavor.spec import ModelSpec
 from flavor.types import Json, Reply, Row
@@ -54,8 +54,10 @@ def load_pyfunc(spec: ModelSpec, params: Mapping[str, Json]) -> PyfuncModel:
 
     Raises:
         InputError: a parameter is not in the model's signature, or the model cannot be loaded.
+        TrackingError: MLflow's server does not answer.
     """
     import mlflow.pyfunc  # costs seconds, which a command without a pyfunc need not pay
+    from mlflow.exceptions import MlflowException
 
     known = frozenset(spec.params)
     for name in params:
@@ -64,7 +66,9 @@ def load_pyfunc(spec: ModelSpec, params: Mapping[str, Json]) -> PyfuncModel:
     try:
         pyfunc = mlflow.pyfunc.load_model(spec.resolved_uri)
     except Exception as error:
-        # Loading runs the model's own code, which may raise anything.
+        # Loading runs the model's own code, which may raise anything, also of servers of its own.
+        if isinstance(error, MlflowException) and is_unreachable(error):
+            raise TrackingError(f"cannot load {spec.resolved_uri}: {error}") from error
         raise InputError(f"cannot load {spec.resolved_uri}: {error}") from error
     return PyfuncModel(spec, pyfunc, params=overlay(params))
 

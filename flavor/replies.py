@@ -35,7 +35,7 @@ def read_replies(request: Request, response: Response, *, reader: Reader) -> lis
     payload = response.payload
     try:
         return reader(request, payload)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         info = ErrorInfo(
             type="MalformedResponse",
             message=f"the answer has not the expected shape: {_describe(payload, error)}",
@@ -49,9 +49,9 @@ def read_chat(_: Request, payload: Mapping[str, Json]) -> list[RowReply]:
     choice = payload["choices"][0]
     reply = Reply(
         output=_message_output(choice["message"]),
-        finish_reason=choice.get("finish_reason"),
+        finish_reason=_name(choice.get("finish_reason")),
         usage=read_usage(payload.get("usage")),
-        response_model=payload.get("model"),
+        response_model=_name(payload.get("model")),
     )
     return [_unless_filtered(reply)]
 
@@ -63,22 +63,22 @@ def read_completions(request: Request, payload: Mapping[str, Json]) -> list[RowR
     if per_row == 0 or len(choices) != per_row * request.rows:
         raise ValueError(f"{len(choices)} choices for {request.rows} prompts")
     answers = [
-        [choice["text"] for choice in choices[start : start + per_row]]
+        [_text(choice["text"]) for choice in choices[start : start + per_row]]
         for start in range(0, len(choices), per_row)
     ]
     usages = split_usage(
         read_usage(payload.get("usage")),
         [estimate_tokens(prompt) for prompt in request.body["prompt"]],
-        answers=[sum(map(len, texts)) for texts in answers],
+        answers=[sum(len(text or "") for text in texts) for texts in answers],
     )
     firsts = zip(choices[::per_row], answers, usages, strict=True)
     return [
         _unless_filtered(
             Reply(
                 output=texts[0],
-                finish_reason=choice.get("finish_reason"),
+                finish_reason=_name(choice.get("finish_reason")),
                 usage=usage,
-                response_model=payload.get("model"),
+                response_model=_name(payload.get("model")),
             )
         )
         for choice, texts, usage in firsts
@@ -92,8 +92,9 @@ def read_embeddings(request: Request, payload: Mapping[str, Json]) -> list[RowRe
         raise ValueError(f"{len(data)} embeddings for {request.rows} texts")
     weights = [estimate_tokens(text) for text in request.body["input"]]
     usages = split_usage(read_usage(payload.get("usage")), weights, answers=weights)
+    model = _name(payload.get("model"))
     return [
-        Reply(output=_vector(item["embedding"]), usage=usage, response_model=payload.get("model"))
+        Reply(output=_vector(item["embedding"]), usage=usage, response_model=model)
         for item, usage in zip(data, usages, strict=True)
     ]
 
@@ -108,6 +109,16 @@ def _message_output(message: Mapping[str, Json]) -> str | None:
             return json.dumps(value, ensure_ascii=False)
     refusal = message.get("refusal")
     return None if refusal is None else str(refusal)
+
+
+def _text(text: Json) -> str | None:
+    """A completion's text; JSON where an endpoint answers with something else."""
+    return text if text is None or isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+
+
+def _name(name: Json) -> str | None:
+    """A model or a finish reason; whatever is no text names nothing."""
+    return name if isinstance(name, str) else None
 
 
 def _unless_filtered(reply: Reply) -> RowReply:

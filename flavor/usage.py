@@ -6,22 +6,29 @@ from collections.abc import Mapping, Sequence
 
 from flavor.types import Json, Usage
 
+MAX_COUNT = 2**63 - 1
+"""The most that a part's columns and Redis's counters hold."""
+
 
 def read_usage(usage: Json) -> Usage | None:
     """The ``usage`` object of a response; None where it says nothing that can be counted on."""
     if not isinstance(usage, Mapping):
         return None
-    prompt = _count(usage, "prompt_tokens")
-    if prompt is None:
+    prompt: Json = usage.get("prompt_tokens")
+    completion = _said(usage, "completion_tokens")
+    if not (_is_count(prompt) and _is_count(completion)):
         return None
-    completion = _count(usage, "completion_tokens") or 0
-    total = _count(usage, "total_tokens")
+    total = _said(usage, "total_tokens", otherwise=prompt + completion)
+    cached = _said(usage.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = _said(usage.get("completion_tokens_details"), "reasoning_tokens")
+    if not all(map(_is_count, (total, cached, reasoning))):
+        return None
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        total_tokens=prompt + completion if total is None else total,
-        cached_tokens=_detail(usage.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_detail(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        total_tokens=total,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
     )
 
 
@@ -77,10 +84,11 @@ def split_count(count: int, weights: Sequence[int]) -> list[int]:
     return shares
 
 
-def _count(usage: Mapping[str, Json], key: str) -> int | None:
-    value = usage.get(key)
-    return value if type(value) is int and value >= 0 else None
+def _said(counts: Json, key: str, *, otherwise: int = 0) -> Json:
+    """What stands under ``key``, be it a count or not; ``otherwise`` where nothing does."""
+    value = counts.get(key) if isinstance(counts, Mapping) else None
+    return otherwise if value is None else value
 
 
-def _detail(details: Json, key: str) -> int:
-    return (_count(details, key) or 0) if isinstance(details, Mapping) else 0
+def _is_count(value: Json) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT

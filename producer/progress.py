@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -77,8 +78,8 @@ def progress_line(status: JobStatus) -> str:
     parts = [
         f"{status.state.value}: {status.rows_done:,} of {status.rows_total:,} rows",
         f"{status.rows_dead:,} dead",
-        f"{_rate(status):,.0f} rows/s",
-        f"{status.tokens.total:,} tokens",
+        f"{status.rows_per_s:,.0f} rows/s",
+        _tokens(status),
         money(status.cost_usd),
     ]
     if status.eta_s is not None:
@@ -92,8 +93,8 @@ def _display(status: JobStatus) -> Group:
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
         f"[bold]{status.rows_done:,}[/] of {status.rows_total:,} rows",
-        f"{_rate(status):,.0f} rows/s",
-        f"{status.tokens.total:,} tokens",
+        f"{status.rows_per_s:,.0f} rows/s",
+        _tokens(status),
         money(status.cost_usd),
         f"{status.requests.in_flight} in flight",
         f"{duration(status.eta_s)} left" if status.eta_s is not None else "",
@@ -121,8 +122,9 @@ def summary_table(status: JobStatus) -> Table:
     rows += [f"{n:,} {v.value}" for v, n in status.rows.items() if n or v is Verdict.SUCCEEDED]
     table.add_row("rows", ", ".join(rows))
     tokens = status.tokens
+    split = f" ({tokens.prompt:,} prompt, {tokens.completion:,} completion)"
     table.add_row(
-        "tokens", f"{tokens.total:,} ({tokens.prompt:,} prompt, {tokens.completion:,} completion)"
+        "tokens", _tokens(status).removesuffix(" tokens") + (split if status.has_usage else "")
     )
     table.add_row("cost", money(status.cost_usd))
     requests = status.requests
@@ -132,17 +134,27 @@ def summary_table(status: JobStatus) -> Table:
     )
     if status.started_ms and status.finished_ms:
         elapsed_s = (status.finished_ms - status.started_ms) / 1000
-        table.add_row("time", f"{duration(elapsed_s)}, {_rate(status):,.0f} rows/s")
+        table.add_row("time", f"{duration(elapsed_s)}, {status.rows_per_s:,.0f} rows/s")
     if status.waiting_for:
         table.add_row("waiting for", status.waiting_for)
     return table
+
+
+def _tokens(status: JobStatus) -> str:
+    return f"{status.tokens.total:,} tokens" if status.has_usage else "unknown tokens"
 
 
 def money(cost_usd: float | None) -> str:
     """Dollars with the digits that matter, or that nobody knows the price."""
     if cost_usd is None:
         return "cost unknown"
-    return f"${cost_usd:,.2f}" if cost_usd >= 1 else f"${cost_usd:.4f}"
+    if cost_usd >= 1:
+        return f"${cost_usd:,.2f}"
+    if cost_usd >= 0.0001:
+        return f"${cost_usd:.4f}"
+    if cost_usd <= 0:
+        return "$0"
+    return f"${cost_usd:.{1 - math.floor(math.log10(cost_usd))}f}"  # two digits that are not 0
 
 
 def duration(seconds: float) -> str:
@@ -153,10 +165,3 @@ def duration(seconds: float) -> str:
     minutes, rest_s = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest_s} s"
-
-
-def _rate(status: JobStatus) -> float:
-    if status.started_ms is None:
-        return 0.0
-    end_s = status.finished_ms / 1000 if status.finished_ms else time.time()
-    return status.rows_done / max(0.001, end_s - status.started_ms / 1000)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flavor.errors import InputError, StoreError
+from flavor.types import Task
 from worker.jobs import JobSpec, JobState, Verdict
 from worker.status import JobStatus, Requests, Tokens
 
@@ -26,14 +28,22 @@ async def read_status(services: Services, job_id: str) -> JobStatus:
 
     Raises:
         InputError: neither Redis nor MLflow knows it.
+        StoreError: Redis is away, and the job has not ended: only Redis knows how it stands.
     """
     try:
         status = await services.store.status(job_id)
     except StoreError:  # an embedded Redis is gone with its job; the run is not
-        status = None
-    if status is None:
-        status = await asyncio.to_thread(_status_from_run, services, job_id)
-    return status
+        run = await asyncio.to_thread(_job_run, services, job_id)
+        if services.settings.has_redis and not _is_ended(run):
+            raise
+        return _to_status(run)
+    if status is not None:
+        return status
+    run = await asyncio.to_thread(_job_run, services, job_id)
+    recorded = _to_status(run)
+    if _is_ended(run):
+        return recorded
+    return replace(recorded, reason=f"interrupted: producer resume {job_id} continues it")
 
 
 async def read_jobs(services: Services) -> list[JobStatus]:
@@ -54,19 +64,27 @@ async def read_spec_of(services: Services, job_id: str) -> JobSpec:
     except StoreError:
         spec = None
     if spec is None:
+        await asyncio.to_thread(_job_run, services, job_id)
         spec = await asyncio.to_thread(services.runs.spec, job_id)
     return spec
 
 
-def _status_from_run(services: Services, job_id: str) -> JobStatus:
-    run = services.runs.get(job_id)
+def _job_run(services: Services, job_id: str) -> Run:
+    try:
+        run = services.runs.get(job_id)
+    except InputError as error:
+        raise InputError(f"no job {job_id}: see producer jobs") from error
     if not _is_job(run):
-        raise InputError(f"run {job_id} is no job of ours")
-    return _to_status(run)
+        raise InputError(f"run {job_id} is no job of ours: see producer jobs")
+    return run
 
 
 def _is_job(run: Run) -> bool:
     return run.data.tags.get("batch.job") == "true"
+
+
+def _is_ended(run: Run) -> bool:
+    return run.info.status in _RUN_STATES
 
 
 def _to_status(run: Run) -> JobStatus:
@@ -95,6 +113,7 @@ def _to_status(run: Run) -> JobStatus:
             throttled=whole("requests.throttled"),
         ),
         cost_usd=metrics.get("cost.usd"),
+        has_usage=params.get("task") != Task.PYFUNC,
         created_ms=run.info.start_time,
         started_ms=run.info.start_time,
         finished_ms=run.info.end_time,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flavor.errors import InputError
 from flavor.types import Json, StrEnum
+from worker.inputs import to_json
 from worker.jobs import JobSpec, Verdict
 from worker.parts import part_schema, read_part
 from worker.run_files import InputReader, part_number
@@ -64,7 +65,7 @@ def write_results(
     """Write rows to a file or to stdout and return how many there were.
 
     Raises:
-        InputError: Parquet is wanted on a terminal.
+        InputError: Parquet is wanted on a terminal, or the file cannot be written.
     """
     if form is ResultFormat.PARQUET:
         if to is None:
@@ -78,17 +79,28 @@ def write_results(
 
 @contextmanager
 def _opened(to: Path | None) -> Iterator[IO[str]]:
+    """Of a text that has no UTF-8 (a lone surrogate) a question mark is left."""
     if to is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         yield sys.stdout
         return
-    with to.open("w", encoding="utf-8", newline="") as file:
+    with _named(to), to.open("w", encoding="utf-8", errors="replace", newline="") as file:
         yield file
+
+
+@contextmanager
+def _named(to: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write results to {to}: {error.strerror or error}") from error
 
 
 def _write_jsonl(rows: Iterator[dict[str, Json]], file: IO[str]) -> int:
     count = 0
     for row in rows:
-        file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE).decode())
+        file.write(to_json(row).decode() + "\n")
         count += 1
     return count
 
@@ -115,11 +127,11 @@ def _write_parquet(rows: Iterator[dict[str, Json]], spec: JobSpec, to: Path) -> 
     if spec.is_input_logged:
         schema = schema.append(pa.field("input", pa.string()))
     count = 0
-    with pq.ParquetWriter(to, schema, compression="zstd") as writer:
+    with _named(to), pq.ParquetWriter(to, schema, compression="zstd") as writer:
         group: list[Mapping[str, Json]] = []
         for row in rows:
             if "input" in row:
-                row["input"] = orjson.dumps(row["input"]).decode()
+                row["input"] = to_json(row["input"]).decode()
             group.append(row)
             count += 1
             if len(group) == 1000:
@@ -139,4 +151,4 @@ def _flat(row: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _cell(value: Json) -> Json:
-    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else value
+    return to_json(value).decode() if isinstance(value, (dict, list)) else value

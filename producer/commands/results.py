@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import click
 
+from flavor.errors import InputError
 from producer.reading import read_spec_of
 from producer.results import ResultFormat, read_results, write_results
 from producer.services import open_services
@@ -28,12 +29,22 @@ from worker.settings import read_settings
 @click.option("--failed", is_flag=True, help="Only dead rows.")
 def results(job_id: str, *, output: Path | None, form: str | None, failed: bool) -> None:
     """The outcomes of a job, in the input's order; of a running job, those published so far."""
-    suffix = output.suffix.lstrip(".") if output else ""
-    chosen = form or (suffix if suffix in set(ResultFormat) else ResultFormat.JSONL)
-    count = anyio.run(
-        partial(_write, job_id, to=output, form=ResultFormat(chosen), only_failed=failed)
-    )
+    chosen = ResultFormat(form) if form else _format_of(output)
+    count = anyio.run(partial(_write, job_id, to=output, form=chosen, only_failed=failed))
     click.echo(f"{count:,} rows", err=True)
+
+
+def _format_of(output: Path | None) -> ResultFormat:
+    suffix = output.suffix[1:].lower() if output else ""
+    if not suffix:
+        return ResultFormat.JSONL
+    try:
+        return ResultFormat(suffix)
+    except ValueError:
+        known = ", ".join(ResultFormat)
+        raise InputError(
+            f"{output}: no format is called {suffix!r}; add --format: {known}"
+        ) from None
 
 
 async def _write(job_id: str, *, to: Path | None, form: ResultFormat, only_failed: bool) -> int:
