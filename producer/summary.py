@@ -31,11 +31,12 @@ def links(result: LocalResult) -> list[str]:
     lines = [f"results:  {_command('producer')} results {job_id}"]
     if result.run_url is not None:
         return [*lines, f"run:      {result.run_url}"]
+    store = result.tracking_uri.replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
     path = f"#/experiments/{result.experiment_id}/runs/{job_id}"
     return [
         *lines,
         f"run:      http://127.0.0.1:{_UI_PORT}/{path}",
-        f"          after: {_command('mlflow')} ui --backend-store-uri {result.tracking_uri}",
+        f"          after: {_command('mlflow')} ui --backend-store-uri {store}",
     ]
 
 
