@@ -47,7 +47,7 @@ def cost_usd(price: Price | None, usage: Usage | None) -> float | None:
     if cached_rate is None:
         cached_rate = price.input_usd_per_token
     return (
-        (usage.prompt_tokens - usage.cached_tokens) * price.input_usd_per_token
+        max(0, usage.prompt_tokens - usage.cached_tokens) * price.input_usd_per_token
         + usage.cached_tokens * cached_rate
         + usage.completion_tokens * price.output_usd_per_token
     )

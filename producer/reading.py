@@ -30,20 +30,21 @@ async def read_status(services: Services, job_id: str) -> JobStatus:
         InputError: neither Redis nor MLflow knows it.
         StoreError: Redis is away, and the job has not ended: only Redis knows how it stands.
     """
+    outage: StoreError | None = None
     try:
         status = await services.store.status(job_id)
-    except StoreError:  # an embedded Redis is gone with its job; the run is not
-        run = await asyncio.to_thread(_job_run, services, job_id)
-        if services.settings.has_redis and not _is_ended(run):
-            raise
-        return _to_status(run)
+    except StoreError as error:  # an embedded Redis is gone with its job; the run is not
+        status, outage = None, error
     if status is not None:
         return status
     run = await asyncio.to_thread(_job_run, services, job_id)
     recorded = _to_status(run)
     if _is_ended(run):
         return recorded
-    return replace(recorded, reason=f"interrupted: producer resume {job_id} continues it")
+    if outage is not None and services.settings.has_redis:
+        raise outage
+    reason = f"interrupted: producer resume {job_id} continues it"
+    return replace(recorded, state=JobState.PAUSED, reason=reason)
 
 
 async def read_jobs(services: Services) -> list[JobStatus]:

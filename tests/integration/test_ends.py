@@ -42,7 +42,7 @@ def _run_status(system: System, job_id: str) -> str:
 def test_cancel_keeps_what_was_in_flight_and_resume_sends_only_the_rest(
     system: System, rows: Path
 ) -> None:
-    system.simulator.configure(latency_s=0.5)
+    system.simulator.configure(latency_s=2.0)  # time enough to cancel, on a slow machine too
     system.start_worker(BATCH_CONCURRENCY="60")
     job_id = _submit(system, rows)
     wait_until(lambda: system.simulator.stats()["accepted"] > 100)

@@ -64,13 +64,14 @@ async def test_a_finished_job_needs_no_redis() -> None:
 async def test_without_a_redis_of_its_own_the_run_says_all() -> None:
     status = await read_status(make_services(is_away=True, has_redis=False), "j")
 
-    assert status.state is JobState.QUEUED
+    assert status.state is JobState.PAUSED
 
 
 async def test_a_running_job_that_redis_forgot_says_how_it_goes_on() -> None:
-    assert (await read_status(make_services(), "j")).reason == (
-        "interrupted: producer resume j continues it"
-    )
+    status = await read_status(make_services(), "j")
+
+    assert status.state is JobState.PAUSED
+    assert status.reason == ("interrupted: producer resume j continues it")
     assert (await read_status(make_services("KILLED"), "j")).reason is None
 
 
