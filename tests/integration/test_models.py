@@ -39,8 +39,9 @@ def texts(system: System) -> Path:
 
 
 @pytest.fixture
-def registry(system: System) -> System:
+def registry(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     """The system, with this process's MLflow pointing at its store."""
+    monkeypatch.chdir(system.folder)  # where SQLite's store puts its artifacts
     mlflow.set_tracking_uri(system.tracking_uri)
     mlflow.set_experiment("models")
     return system
