@@ -6,11 +6,11 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from flavor.errors import InputError
 from producer.embedded import embedded_redis
+from tests.fake_redis import FakeRedis
 from worker.redis_client import connect, text
 
 _LASTING = ("jobs", "jobs:active", "jobs:drafts", "limit:", "job:")
@@ -41,7 +41,7 @@ def redis_server() -> Iterator[str]:
 async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     """An empty Redis; every test that uses it runs on fakeredis and on a real server."""
     if request.param == "fake":
-        client: Redis = FakeAsyncRedis(server=FakeServer())  # one of its own: others share theirs
+        client: Redis = FakeRedis()
     else:
         client = connect(request.getfixturevalue("redis_server"))
         await client.flushall()

@@ -15,7 +15,7 @@ from functools import partial
 
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
-from worker.broker import publish
+from worker.broker import FIRST, publish
 from worker.codec import decode_outcome, decode_rows
 from worker.jobs import FINAL, JobState, Outcome, Verdict
 from worker.ledger import CountOff, Refusal
@@ -165,7 +165,12 @@ async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     await process.ledger.release(lease)
     if batch.sending.reason is not StopReason.PAUSED:
         await asyncio.to_thread(
-            publish, process.app, lease.job_id, name=batch.spec.name, batches=[lease.batch]
+            publish,
+            process.app,
+            lease.job_id,
+            name=batch.spec.name,
+            batches=[lease.batch],
+            priority=FIRST,
         )
     return BatchEnd.RELEASED
 
@@ -203,7 +208,12 @@ async def _count_off(process: Process, batch: OpenBatch) -> None:
         # A worker that dies before this line loses the message, not the work: "final" is queued
         # in the ledger, and a reaper publishes it.
         await asyncio.to_thread(
-            publish, process.app, lease.job_id, name=batch.spec.name, batches=[FINAL]
+            publish,
+            process.app,
+            lease.job_id,
+            name=batch.spec.name,
+            batches=[FINAL],
+            priority=FIRST,
         )
 
 

@@ -17,6 +17,10 @@ from flavor.errors import StoreError
 QUEUE = "batches"
 RUN_BATCH = "run_batch"
 
+FIRST, NORMAL = 0, 5
+"""Priorities of messages: on Redis the lowest goes first (source: Celery's guide, "Redis Message
+Priorities"). What was published before goes ``FIRST``: it has waited once already."""
+
 
 def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     """The Celery app, for the worker as for whoever publishes. Connects to nothing yet.
@@ -29,7 +33,9 @@ def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     return app
 
 
-def publish(app: Celery, job_id: str, *, name: str, batches: Iterable[str]) -> None:
+def publish(
+    app: Celery, job_id: str, *, name: str, batches: Iterable[str], priority: int = NORMAL
+) -> None:
     """Publish one message per batch. Blocks; at least once.
 
     Raises:
@@ -43,6 +49,7 @@ def publish(app: Celery, job_id: str, *, name: str, batches: Iterable[str]) -> N
                     args=[job_id, batch],
                     queue=QUEUE,
                     producer=producer,
+                    priority=priority,
                     argsrepr=f"({name!r}, batch {batch})",
                     kwargsrepr="{}",
                 )
@@ -50,14 +57,14 @@ def publish(app: Celery, job_id: str, *, name: str, batches: Iterable[str]) -> N
         raise StoreError(f"Redis does not take messages: {error}") from error
 
 
-def is_queue_empty(app: Celery) -> bool:
-    """Whether no message waits. Blocks. Raises ``StoreError``."""
+def queue_length(app: Celery) -> int:
+    """How many messages wait, of all priorities. Blocks. Raises ``StoreError``."""
     connection = app.connection_for_read()
     # Kombu does not translate here: redis-py's own errors come through.
     errors = (*connection.connection_errors, *connection.channel_errors)
     try:
         with connection, connection.channel() as channel:
-            return bool(channel._size(QUEUE) == 0)  # noqa: SLF001 - kombu has no public queue length
+            return int(channel._size(QUEUE))  # noqa: SLF001 - kombu has no public queue length
     except (OperationalError, OSError, *errors) as error:
         raise StoreError(f"Redis cannot be reached: {error}") from error
 

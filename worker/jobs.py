@@ -145,9 +145,14 @@ class JobSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A worker's right to a batch. Every write under it names its ``fence``: a later lease has a
-    higher one, and what a former owner sends is refused."""
+    higher one, and what a former owner sends is refused.
+
+    ``server`` is set where Redis was restarted since the job was submitted: the batch may be done
+    although Redis has forgotten it.
+    """
 
     job_id: str
     batch: str
     fence: int
     deliveries: int
+    server: str | None = None

@@ -8,7 +8,8 @@
 ``jobs:drafts``                  ZSET    ids of jobs still being written, by their last sign of life
 ``job:{J}``                      HASH    ``spec`` (JSON), ``state``, ``reason``, ``ending``,
                                          ``created_ms``, ``started_ms``, ``finished_ms``,
-                                         ``rows_before`` (done before a resume)
+                                         ``rows_before`` (done before a resume),
+                                         ``server`` (run id of the Redis it was submitted to)
 ``job:{J}:queued``               ZSET    batches that nobody has claimed, by their time in ms
 ``job:{J}:due``                  ZSET    claimed batches, by the end of their lease in ms
 ``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost
@@ -17,7 +18,9 @@
 ``job:{J}:batch:N``              HASH    ``fence``, ``owner``, ``deliveries`` of batch N
 ``job:{J}:rows:N``               STRING  the rows of batch N (``jobs.encode_rows``)
 ``job:{J}:outcomes:N``           HASH    row index -> outcome (``jobs.encode_outcome``)
+``pulse``                        HASH    when workers were last alive (``lua/pulse.lua``)
 ``limit:{H}``                    HASH    one endpoint's shared limits (``lua/reserve.lua``)
+``breaker:{H}``                  HASH    there while the endpoint is down (``lua/trip.lua``)
 ===============================  ======  ===========================================================
 
 A batch's keys go when it is counted off; a finished job's keys expire after ``FINISHED_TTL_S``.
@@ -31,6 +34,7 @@ FINISHED_TTL_S = 7 * 24 * 3600
 JOBS = "jobs"
 ACTIVE = "jobs:active"
 DRAFTS = "jobs:drafts"
+PULSE = "pulse"
 
 
 def job(job_id: str) -> str:
@@ -81,3 +85,8 @@ def outcomes(job_id: str, batch: str) -> str:
 def limit(limit_key: str, openai_model: str) -> str:
     """HASH: the limits of one endpoint, key and OpenAI model."""
     return f"limit:{{{limit_key}:{openai_model}}}"
+
+
+def breaker(limit_key: str, openai_model: str) -> str:
+    """HASH: the circuit breaker of one endpoint, key and OpenAI model."""
+    return f"breaker:{{{limit_key}:{openai_model}}}"

@@ -19,7 +19,13 @@ from flavor.types import StrEnum
 from worker import keys
 from worker.codec import encode_outcome
 from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
-from worker.redis_client import ScriptPipeline, run_script, text, translated_errors
+from worker.redis_client import (
+    ScriptPipeline,
+    run_script,
+    server_id,
+    text,
+    translated_errors,
+)
 
 PICO = 10**12
 """Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
@@ -86,6 +92,7 @@ class Ledger:
 
     async def claim(self, job_id: str, batch: str) -> Lease | Refusal:
         """Take the batch's lease. Two claims at once: one is granted, the other refused."""
+        server = await server_id(self._redis)
         reply = await run_script(
             self._redis,
             "claim",
@@ -94,12 +101,19 @@ class Ledger:
                 keys.queued(job_id),
                 keys.due(job_id),
                 keys.batch(job_id, batch),
+                keys.PULSE,
             ],
-            args=[batch, self._owner, self._lease_ms],
+            args=[batch, self._owner, self._lease_ms, server],
         )
-        status, fence, deliveries = text(reply[0]), int(reply[1]), int(reply[2])
+        status, fence, deliveries, is_restarted = text(reply[0]), *map(int, reply[1:])
         if status == "granted":
-            return Lease(job_id=job_id, batch=batch, fence=fence, deliveries=deliveries)
+            return Lease(
+                job_id=job_id,
+                batch=batch,
+                fence=fence,
+                deliveries=deliveries,
+                server=server if is_restarted else None,
+            )
         return Refusal(status) if status in set(Refusal) else Refusal.NOT_RUNNING
 
     async def load(self, lease: Lease) -> tuple[bytes | None, dict[int, bytes]]:
@@ -110,6 +124,10 @@ class Ledger:
             pipe.hgetall(keys.outcomes(lease.job_id, lease.batch))
             payload, outcomes = await pipe.execute()
         return payload, {int(index): blob for index, blob in outcomes.items()}
+
+    async def pulse(self) -> None:
+        """Say that this worker lives. Overdue batches are taken only while somebody says so."""
+        await run_script(self._redis, "pulse", keys=[keys.PULSE], args=[self._lease_ms])
 
     async def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """Extend all leases in one round trip, and hear how their jobs stand."""
@@ -204,18 +222,39 @@ class Ledger:
         calls = ScriptPipeline(self._redis)
         batches = [text(batch) for batch in overdue]
         for batch in batches:
-            touched = [keys.queued(job_id), keys.due(job_id), keys.batch(job_id, batch)]
-            calls.add("expire", touched, [batch])
+            touched = [
+                keys.queued(job_id),
+                keys.due(job_id),
+                keys.batch(job_id, batch),
+                keys.PULSE,
+            ]
+            calls.add("expire", touched, [batch, self._lease_ms])
         replies = await calls.execute() if batches else []
         return [batch for batch, taken in zip(batches, replies, strict=True) if taken]
 
-    async def unheard(self, job_id: str) -> list[str]:
-        """Batches queued for longer than a lease: call only while the broker's queue is empty."""
+    async def queued(self, job_ids: Sequence[str]) -> int:
+        """How many batches of these jobs wait for a claim, and so for a message."""
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.zcard(keys.queued(job_id))
+                pipe.hget(keys.job(job_id), "state")
+            replies = await pipe.execute()
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        return sum(count for count, state in pairs if text(state) != JobState.PAUSED)
+
+    async def unheard(self, job_id: str, limit: int) -> list[str]:
+        """The batches queued for longest, and for longer than a lease, at most ``limit``.
+
+        Call it with the number of messages that the broker has too few. Which ones were lost nobody
+        can tell; but a message of any batch at all is a duplicate at worst, and as batches are
+        claimed in their order, those whose message was lost are soon the ones that wait longest.
+        """
         reply = await run_script(
             self._redis,
             "republish",
             keys=[keys.queued(job_id), keys.job(job_id)],
-            args=[self._lease_ms, 100],
+            args=[self._lease_ms, limit],
         )
         return [text(batch) for batch in reply]
 

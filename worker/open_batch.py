@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
 from worker.ledger import Pending
 from worker.limiter import Limiter
@@ -25,6 +26,7 @@ class OpenBatch:
         self.pending = Pending()
         self.outcomes: dict[int, Outcome] = {}
         self.limiter: Limiter | None = None
+        self.breaker: Breaker | None = None
         self.requests = 0
         self.in_flight = 0
         self.error: BaseException | None = None
@@ -34,6 +36,8 @@ class OpenBatch:
     @property
     def waiting_for(self) -> str:
         """What its rows wait for, in words."""
+        if self.breaker is not None and self.breaker.is_open:
+            return self.breaker.waiting_for
         return self.limiter.waiting_for if self.limiter else ""
 
     def expect(self, requests: int) -> None:

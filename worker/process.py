@@ -27,6 +27,8 @@ from tenacity.wait import wait_exponential_jitter
 from flavor.client import Client
 from flavor.errors import BatchError, StoreError, TrackingError
 from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
+from worker.breaker import Breakers
+from worker.gate import Gate
 from worker.jobs import JobSpec
 from worker.ledger import Ledger
 from worker.limiter import Limiters
@@ -60,6 +62,8 @@ class Process:
         self.store = Store(self.redis)
         self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)
         self.limiters = Limiters(self.redis, tasks)
+        self.breakers = Breakers(self.redis, tasks)
+        self.gate = Gate()
         self.runs = runs or Runs(settings.tracking_uri)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}

@@ -142,6 +142,12 @@ async def ping(redis: Redis, url: str) -> None:
         raise InputError(f"{error} ({without_password(url)}); start it or set REDIS_URL") from error
 
 
+async def server_id(redis: Redis) -> str:
+    """The server's run id: another one after a restart, which may have lost a second's writes."""
+    async with translated_errors():
+        return str((await _awaitable(redis.info("server")))["run_id"])
+
+
 def _awaitable(value: Any) -> Awaitable[Any]:  # noqa: ANN401
     """Redis-py types one signature for its blocking and its asyncio client; ours is asyncio."""
     return value  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 This is the one layer that retries. It decides nothing about batches: whoever calls it gets an
 outcome for every row, or an error that concerns the whole job (``JobError``) or the batch
 (``StoppedError``). Rows that share a request (embeddings) go the way together; when the request is
-refused, halving finds the row to blame.
+refused, halving finds the row to blame. What a row needs on the way is ``worker.trip``.
 """
 
 from __future__ import annotations
@@ -11,111 +11,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from collections.abc import Sequence
 
 from flavor.errors import ErrorInfo, RequestError, RowError, ThrottledError, TransientError
 from flavor.model import RowReply
-from flavor.prices import Price, cost_usd
-from flavor.types import Request, Response, Row
+from flavor.prices import cost_usd
+from flavor.types import Response, Row
 from worker.jobs import Outcome, Verdict
 from worker.ledger import Pending
-from worker.stop import Stop
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout
+from worker.trip import Trip, Way
 
 log = logging.getLogger(__name__)
-
-_backoff = wait_exponential_jitter(multiplier=0.5, max=60, jitter=0.5)
-
-
-class SupportsSend(Protocol):
-    """Whatever sends requests: ``flavor.client.Client``, or a test's script."""
-
-    async def send(self, request: Request) -> Response:
-        """Send once. Raises ``RequestError``'s subclasses."""
-        ...
-
-
-class SupportsReserve(Protocol):
-    """Whatever gives turns: ``worker.limiter.Limiter``, or a test's."""
-
-    async def reserve(self, tokens: int, stop: Stop) -> None:
-        """Wait for a turn."""
-        ...
-
-    def settle(self, estimated_tokens: int, used_tokens: int) -> None:
-        """Correct the estimate."""
-        ...
-
-    async def pause(self, pause_s: float) -> None:
-        """Hold everybody back."""
-        ...
-
-
-class SupportsRequest(Protocol):
-    """Whatever renders rows and reads answers: ``flavor.model.OpenAIModel``, or a test's."""
-
-    def request(self, rows: Sequence[Row]) -> Request:
-        """Render rows that share one request. Raises ``RowError``."""
-        ...
-
-    def replies(self, request: Request, response: Response) -> list[RowReply]:
-        """One per row, in their order. Raises ``TransientError`` where the answer is broken."""
-        ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Way:
-    """What the rows of one batch need on their way.
-
-    ``tally`` counts the requests they make. ``record`` takes outcomes as soon as they are known,
-    and may be given the same ones again.
-    """
-
-    model: SupportsRequest
-    client: SupportsSend
-    limiter: SupportsReserve
-    stop: Stop
-    max_attempts: int
-    deadline_s: float
-    price: Price | None = None
-    tally: Pending = field(default_factory=Pending)
-    record: Callable[[Sequence[Outcome]], None] = lambda _: None
-    retrying: AsyncRetrying = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.retrying = AsyncRetrying(
-            retry=retry_if_exception_type((TransientError, ThrottledError)),
-            stop=self._has_spent_its_attempts,
-            wait=_pause_before_next,
-            sleep=self.stop.sleep,
-            reraise=True,
-        )
-
-    def _has_spent_its_attempts(self, state: RetryCallState) -> bool:
-        trip: _Trip = state.args[0]
-        return trip.attempts >= self.max_attempts
-
-
-@dataclass(slots=True)
-class _Trip:
-    """One request's tries. Refusals by a limit are no attempts."""
-
-    rows: Sequence[Row]
-    request: Request
-    way: Way
-    attempts: int = 0
-    refusals: int = 0
-    last: RequestError | None = None
 
 
 async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
@@ -127,10 +33,10 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
         JobError: the endpoint refuses every request; these rows have no outcome.
         StoppedError: the batch stops; these rows have no outcome.
     """
-    trip: _Trip | None = None
+    trip: Trip | None = None
     try:
-        trip = _Trip(rows, way.model.request(rows), way)
-        async with timeout(way.deadline_s):
+        trip = Trip(rows, way.model.request(rows), way)
+        async with trip.deadline():
             outcomes: list[Outcome] = await way.retrying(_attempt, trip)
     except RowError as error:
         if len(rows) > 1:
@@ -147,41 +53,59 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     return outcomes
 
 
-async def _attempt(trip: _Trip) -> list[Outcome]:
-    way, request = trip.way, trip.request
-    await way.limiter.reserve(request.estimated_tokens, way.stop)
-    way.stop.check()
-    _count(trip, way.tally)
+async def _attempt(trip: Trip) -> list[Outcome]:
+    way, breaker = trip.way, trip.way.breaker
     try:
-        response = await way.client.send(request)
-        replies = way.model.replies(request, response)
+        await trip.turn()
+        _count(trip, way.tally)
+        replies, response = await _send(trip)
     except ThrottledError as error:  # the reservation stays spent: the API counts refusals too
+        breaker.heard(trip)
         await _pause_all(trip, error)
         raise
     except TransientError as error:
-        trip.attempts += 1
-        trip.last = error
+        _count_attempt(trip, error)
         raise
-    except RowError:
-        trip.attempts += 1
+    except RequestError:
+        if trip.is_sent:  # else no limit would ever let it pass
+            breaker.heard(trip)
+            trip.attempts += 1
         raise
+    except BaseException:  # the batch stops, or the deadline is over
+        breaker.left(trip)
+        raise
+    breaker.heard(trip)
     trip.attempts += 1
     used = sum(reply.usage.total_tokens for reply in replies if reply.usage)
     if used:
-        way.limiter.settle(request.estimated_tokens, used)
+        way.limiter.settle(trip.request.estimated_tokens, used)
     return [
         _outcome(row, reply, response=response, trip=trip)
         for row, reply in zip(trip.rows, replies, strict=True)
     ]
 
 
-def _count(trip: _Trip, tally: Pending) -> None:
+async def _send(trip: Trip) -> tuple[list[RowReply], Response]:
+    response = await trip.way.client.send(trip.request)
+    return trip.way.model.replies(trip.request, response), response
+
+
+def _count_attempt(trip: Trip, error: TransientError) -> None:
+    trip.last = error
+    if error.info.status is not None and error.info.status < 500:
+        trip.way.breaker.heard(trip)  # a broken answer is an answer
+        trip.attempts += 1
+    else:
+        trip.way.breaker.failed(trip, error)
+
+
+def _count(trip: Trip, tally: Pending) -> None:
     tally.sent += 1
-    if trip.attempts or trip.refusals:
-        tally.retried += 1
+    tally.retried += trip.is_sent
+    trip.is_sent = True
 
 
-async def _pause_all(trip: _Trip, error: ThrottledError) -> None:
+async def _pause_all(trip: Trip, error: ThrottledError) -> None:
     """One 429 holds back everybody on the limit, for as long as the server says."""
     trip.refusals += 1
     trip.last = error
@@ -196,17 +120,7 @@ async def _pause_all(trip: _Trip, error: ThrottledError) -> None:
     await trip.way.limiter.pause(pause_s)
 
 
-def _pause_before_next(state: RetryCallState) -> float:
-    """The server's own word first, else growing pauses. A throttled row waits in the limiter."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, ThrottledError):
-        return 0.0
-    if isinstance(error, TransientError) and error.retry_after_s is not None:
-        return error.retry_after_s
-    return float(_backoff(state))
-
-
-def _outcome(row: Row, reply: RowReply, *, response: Response, trip: _Trip) -> Outcome:
+def _outcome(row: Row, reply: RowReply, *, response: Response, trip: Trip) -> Outcome:
     if isinstance(reply, RowError):
         dead = _dead(row, Verdict.REJECTED, info=reply.info, trip=trip)
         # A filtered answer is billed like any other.
@@ -227,7 +141,7 @@ def _outcome(row: Row, reply: RowReply, *, response: Response, trip: _Trip) -> O
     )
 
 
-def _dead(row: Row, verdict: Verdict, *, info: ErrorInfo, trip: _Trip | None) -> Outcome:
+def _dead(row: Row, verdict: Verdict, *, info: ErrorInfo, trip: Trip | None) -> Outcome:
     return Outcome(
         row_id=row.row_id,
         index=row.index,
@@ -238,7 +152,7 @@ def _dead(row: Row, verdict: Verdict, *, info: ErrorInfo, trip: _Trip | None) ->
     )
 
 
-def _deadline_info(trip: _Trip | None, deadline_s: float) -> ErrorInfo:
+def _deadline_info(trip: Trip | None, deadline_s: float) -> ErrorInfo:
     last = trip.last.info.message if trip and trip.last else "it was still waiting for its turn"
     return ErrorInfo(
         type="DeadlineExceeded", message=f"no answer within {deadline_s:g} s; last: {last}"

@@ -18,9 +18,10 @@ from worker.open_batch import OpenBatch
 from worker.packs import plan_packs
 from worker.predict import predict_rows
 from worker.process import Process
-from worker.row import Way, run_rows
+from worker.row import run_rows
 from worker.slots import Work
 from worker.stop import StoppedError, StopReason
+from worker.trip import Way
 from worker.upkeep import flush
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,13 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         tokens_per_min=batch.spec.limits.tokens_per_min or settings.tpm,
     )
     batch.limiter = process.limiters.of(client.limit_key, model.openai_model, limits)
+    batch.breaker = process.breakers.of(client.limit_key, model.openai_model)
     return Way(
         model=model,
         client=client,
         limiter=batch.limiter,
+        breaker=batch.breaker,
+        gate=process.gate,
         stop=batch.sending,
         max_attempts=settings.max_attempts,
         deadline_s=settings.row_deadline_s,

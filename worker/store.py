@@ -19,7 +19,7 @@ from worker import keys
 from worker.codec import encode_outcome
 from worker.jobs import JobSpec, JobState, Outcome
 from worker.ledger import PICO, VERDICT_FIELDS
-from worker.redis_client import run_script, text, translated_errors
+from worker.redis_client import run_script, server_id, text, translated_errors
 from worker.status import JobStatus, Requests, Tokens
 
 _WORKER_SILENT_MS = 10_000
@@ -57,7 +57,11 @@ class Store:
             pipe = self._redis.pipeline(transaction=False)
             for batch, payload in payloads:
                 pipe.set(keys.rows(job_id, str(batch)), payload)
-            pipe.zadd(keys.queued(job_id), {str(batch): now_ms for batch, _ in payloads})
+            # In their order: what is published first shall be missed first.
+            scores = {
+                str(batch): now_ms + place / 1000 for place, (batch, _) in enumerate(payloads)
+            }
+            pipe.zadd(keys.queued(job_id), scores)
             pipe.zadd(keys.DRAFTS, {job_id: now_ms})
             await pipe.execute()
 
@@ -76,6 +80,7 @@ class Store:
         ``counts`` are the progress that a resumed job starts with.
         """
         now_ms = _now_ms()
+        server = await server_id(self._redis)
         async with translated_errors():
             pipe = self._redis.pipeline()
             pipe.delete(keys.counts(job_id))
@@ -85,7 +90,7 @@ class Store:
                 fields: Mapping[Any, Any] = counts
                 pipe.hset(keys.counts(job_id), mapping=fields)
             pipe.persist(keys.job(job_id))
-            pipe.hset(keys.job(job_id), "state", JobState.QUEUED.value)
+            pipe.hset(keys.job(job_id), mapping={"state": JobState.QUEUED.value, "server": server})
             pipe.zadd(keys.JOBS, {job_id: now_ms})
             pipe.sadd(keys.ACTIVE, job_id)
             pipe.zrem(keys.DRAFTS, job_id)

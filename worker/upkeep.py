@@ -10,7 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from flavor.errors import BatchError, StoreError, TrackingError
-from worker.broker import is_queue_empty, publish
+from worker.broker import FIRST, publish, queue_length
+from worker.gate import Duty
 from worker.jobs import JobState
 from worker.ledger import Renewal
 from worker.process import Process
@@ -28,6 +29,9 @@ BEAT_S = 1.0
 DRAFT_SILENT_MS = 600_000
 """A draft whose producer has not written for so long is thrown away."""
 
+MOST_AT_ONCE = 100
+"""Of messages that seem lost, so many are published in one turn."""
+
 SAMPLE_MS = 2000
 """At most one metric point per job in this time, whatever the number of workers."""
 
@@ -36,7 +40,7 @@ async def flush_regularly(process: Process) -> None:
     """Write what arrived since the last turn."""
     while True:
         await asyncio.sleep(FLUSH_S)
-        if any(batch.pending for batch in process.open.values()):
+        if process.gate.is_closed or any(batch.pending for batch in process.open.values()):
             await _tolerant(flush, process)
 
 
@@ -49,10 +53,9 @@ async def flush(process: Process) -> None:
     async with process.flush_lock:
         batches = [batch for batch in process.open.values() if batch.pending]
         taken = [(batch.lease, batch.pending.take()) for batch in batches]
-        if not taken:
-            return
         try:
-            held = await process.ledger.checkpoint(taken)
+            with process.gate.watched(Duty.CHECKPOINT):
+                held = await process.ledger.checkpoint(taken) if taken else []
         except BaseException:
             for batch, (_, pending) in zip(batches, taken, strict=True):
                 batch.pending.put_back(pending)
@@ -76,7 +79,9 @@ async def beat_regularly(process: Process) -> None:
 
 async def _beat(process: Process) -> None:
     batches = list(process.open.values())
-    renewals = await process.ledger.renew([batch.lease for batch in batches])
+    with process.gate.watched(Duty.LEASE):
+        await process.ledger.pulse()
+        renewals = await process.ledger.renew([batch.lease for batch in batches])
     for batch, renewal in zip(batches, renewals, strict=True):
         if not renewal.is_held:
             batch.lose()
@@ -90,6 +95,7 @@ async def _beat(process: Process) -> None:
             in_flight=sum(batch.in_flight for batch in mine),
             waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
         )
+    await process.breakers.look()
 
 
 async def sample_regularly(process: Process) -> None:
@@ -136,19 +142,28 @@ async def reap_regularly(process: Process) -> None:
 
 
 async def _reap(process: Process) -> None:
+    await process.ledger.pulse()
     await _discard_dead_drafts(process)
     jobs = await process.store.active_jobs()
     if not jobs:
         return
-    is_quiet = await asyncio.to_thread(is_queue_empty, process.app)
+    messages = await asyncio.to_thread(queue_length, process.app)
+    missing = await process.ledger.queued(jobs) - messages
     for job_id in jobs:
         batches = await process.ledger.expired(job_id)
-        if is_quiet:
-            batches += await process.ledger.unheard(job_id)
+        if missing > 0:
+            unheard = await process.ledger.unheard(job_id, min(missing, MOST_AT_ONCE))
+            missing -= len(unheard)
+            batches += unheard
         spec = await process.spec(job_id) if batches else None
         if spec is not None:
             await asyncio.to_thread(
-                publish, process.app, job_id, name=spec.name, batches=sorted(set(batches))
+                publish,
+                process.app,
+                job_id,
+                name=spec.name,
+                batches=sorted(set(batches)),
+                priority=FIRST,
             )
             log.warning(
                 "batches published again",

@@ -1,6 +1,6 @@
 -- Write outcomes of a batch and count them; the first outcome of a row wins.
 --
--- KEYS[1]  batch            HASH   fence
+-- KEYS[1]  batch            HASH   fence, deliveries
 -- KEYS[2]  outcomes         HASH   row index -> outcome
 -- KEYS[3]  counts           HASH   progress of the job
 -- ARGV[1]  fence            the one that the claim gave
@@ -37,5 +37,8 @@ for i, field in ipairs(numbers) do
     if sums[i] > 0 then
         redis.call('HINCRBY', KEYS[3], field, string.format('%.0f', sums[i]))
     end
+end
+if fresh > 0 then
+    redis.call('HSET', KEYS[1], 'deliveries', 1) -- whoever gets on is not killed by the batch
 end
 return fresh

@@ -1,29 +1,34 @@
 -- Take the lease of a batch, unless somebody holds it or it is done.
 --
--- KEYS[1]  job              HASH   state, started_ms, ending
+-- KEYS[1]  job              HASH   state, started_ms, server
 -- KEYS[2]  queued           ZSET   batches that nobody has claimed
 -- KEYS[3]  due              ZSET   claimed batches by the end of their lease
 -- KEYS[4]  batch            HASH   fence, owner, deliveries
+-- KEYS[5]  pulse            HASH   see pulse.lua
 -- ARGV[1]  batch number, or "final"
 -- ARGV[2]  owner            for people: who has it
 -- ARGV[3]  lease_ms
--- returns  {status, fence, deliveries}; status: granted, held, done, gone, or the state that forbids it
+-- ARGV[4]  server           the run id of this Redis server
+-- returns  {status, fence, deliveries, restarted}; status: granted, held, done, gone, or the state that
+--          forbids it; restarted: 1 where the server is not the one that the job was submitted to
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
-    return {'gone', 0, 0}
+    return {'gone', 0, 0, 0}
 end
 if state ~= 'queued' and state ~= 'in_progress' and state ~= 'finalizing' then
-    return {state, 0, 0}
+    return {state, 0, 0, 0}
 end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local until_ms = redis.call('ZSCORE', KEYS[3], ARGV[1])
 if until_ms then
-    if tonumber(until_ms) > now_ms then
-        return {'held', 0, 0}
+    local pulse = redis.call('HMGET', KEYS[5], 'at_ms', 'resumed_ms')
+    local is_silent = now_ms - (tonumber(pulse[1]) or 0) > ARGV[3] / 2
+    if tonumber(until_ms) > now_ms or is_silent or now_ms - pulse[2] <= tonumber(ARGV[3]) then
+        return {'held', 0, 0, 0}
     end
 elseif not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-    return {'done', 0, 0}
+    return {'done', 0, 0, 0}
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now_ms + ARGV[3], ARGV[1])
@@ -32,8 +37,10 @@ if state == 'queued' then
     redis.call('HSET', KEYS[1], 'state', 'in_progress')
 end
 redis.call('HSETNX', KEYS[1], 'started_ms', now_ms)
+redis.call('HSETNX', KEYS[1], 'server', ARGV[4])
 return {
     'granted',
     redis.call('HINCRBY', KEYS[4], 'fence', 1),
-    redis.call('HINCRBY', KEYS[4], 'deliveries', 1)
+    redis.call('HINCRBY', KEYS[4], 'deliveries', 1),
+    redis.call('HGET', KEYS[1], 'server') ~= ARGV[4] and 1 or 0
 }

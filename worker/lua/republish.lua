@@ -1,10 +1,11 @@
--- Name the batches whose message seems lost: queued for long while the broker's queue is empty.
+-- Name the batches whose message seems lost: queued for long, while the broker has too few messages.
 --
 -- KEYS[1]  queued           ZSET   batches that nobody has claimed, by the time they were published
 -- KEYS[2]  job              HASH   state: a paused job's batches wait for its resume
 -- ARGV[1]  older_than_ms
 -- ARGV[2]  limit
--- returns  the batches; their time becomes now, so that one reaper alone publishes each
+-- returns  the batches, longest waiting first; their time becomes now, so that one reaper alone
+--          publishes each
 if redis.call('HGET', KEYS[2], 'state') == 'paused' then
     return {}
 end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -112,8 +112,12 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def end_lease(redis: Redis, batch: str = "0") -> None:
-    """Let the lease of a batch have ended, without waiting for it."""
+    """Let the lease of a batch have ended, without waiting for it, while workers were alive."""
     await redis.zadd(f"job:{{{JOB}}}:due", {batch: 0}, xx=True)
+    seconds, micros = await redis.time()
+    steady: Mapping[Any, Any] = {"at_ms": seconds * 1000 + micros // 1000, "resumed_ms": 0}
+    await redis.hset("pulse", mapping=steady)
+    await redis.expire("pulse", 60)
 
 
 async def names(redis: Redis) -> set[str]:

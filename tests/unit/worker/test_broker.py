@@ -12,7 +12,7 @@ from redis import exceptions
 
 from flavor.errors import StoreError
 from tests.unit.worker.processes import messages
-from worker.broker import QUEUE, is_queue_empty, make_app, publish
+from worker.broker import FIRST, NORMAL, QUEUE, make_app, publish, queue_length
 
 
 def _raw_message(app: Any) -> dict[str, Any]:
@@ -27,9 +27,9 @@ def test_a_message_is_published_per_batch() -> None:
 
     publish(app, "job1", name="reviews", batches=["0", "7", "final"])
 
-    assert not is_queue_empty(app)
+    assert queue_length(app) == 3
     assert messages(app) == [("job1", "0"), ("job1", "7"), ("job1", "final")]
-    assert is_queue_empty(app)
+    assert queue_length(app) == 0
 
 
 def test_a_message_carries_ids_and_nothing_else() -> None:
@@ -44,6 +44,19 @@ def test_a_message_carries_ids_and_nothing_else() -> None:
     assert (args, kwargs) == (["job1", "3"], {})
     assert message["headers"]["argsrepr"] == "('reviews', batch 3)"
     assert message["headers"]["kwargsrepr"] == "{}"
+
+
+@pytest.mark.parametrize(("options", "priority"), [({}, NORMAL), ({"priority": FIRST}, FIRST)])
+def test_what_is_published_again_goes_before_what_is_new(
+    options: dict[str, int], priority: int
+) -> None:
+    app = make_app("memory://")
+    messages(app)
+
+    publish(app, "job1", name="reviews", batches=["3"], **options)
+
+    assert _raw_message(app)["properties"]["priority"] == priority
+    assert FIRST < NORMAL  # Redis serves the lowest first
 
 
 def test_what_could_execute_is_not_accepted() -> None:
@@ -92,7 +105,7 @@ class AwayBroker:
 def test_a_queue_that_cannot_be_read_is_a_store_error(error: Exception) -> None:
     """Redis' own error used to come through, and would have ended the worker's event loop."""
     with pytest.raises(StoreError, match="cannot be reached"):
-        is_queue_empty(AwayBroker(error))
+        queue_length(AwayBroker(error))
 
 
 def test_messages_that_are_not_taken_are_a_store_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import pytest
 from redis.asyncio import Redis
 
@@ -22,7 +23,7 @@ from worker.codec import decode_rows
 from worker.jobs import FINAL, JobState, Lease
 from worker.keys import FINISHED_TTL_S
 from worker.ledger import CountOff, Pending, Refusal
-from worker.redis_client import run_script
+from worker.redis_client import run_script, server_id
 
 
 async def test_two_claims_at_once_give_one_lease(redis: Redis) -> None:
@@ -83,12 +84,65 @@ async def test_a_lease_that_ended_can_be_claimed_before_any_reaper_looks(redis: 
 async def test_a_short_lease_ends_by_itself(redis: Redis) -> None:
     """No score is rewritten here: the server's own clock ends the lease."""
     await submit_batches(redis)
-    ledger = make_ledger(redis, lease_s=0.001)
+    ledger = make_ledger(redis, lease_s=0.05)
     await claim(ledger)
 
-    looks = [await ledger.expired(JOB) for _ in range(100)]
+    taken: list[str] = []
+    with anyio.fail_after(10):
+        while not taken:
+            await ledger.pulse()
+            taken = await ledger.expired(JOB)
 
-    assert [taken for taken in looks if taken] == [["0"]]
+    assert taken == ["0"]
+    assert await ledger.expired(JOB) == []
+
+
+async def test_after_a_silence_of_all_workers_leases_can_be_renewed_before_any_is_taken(
+    redis: Redis,
+) -> None:
+    """Redis was away: every lease has ended, though all workers live and wait for it."""
+    await submit_batches(redis)
+    ledger, other = make_ledger(redis), make_ledger(redis, "w2")
+    lease = await claim(ledger)
+    await end_lease(redis)
+    await redis.hset(keys.PULSE, "at_ms", 1)
+
+    before = await other.expired(JOB)
+    claimed_before = await other.claim(JOB, "0")
+    await other.pulse()
+    after = await other.expired(JOB)
+    claimed_after = await other.claim(JOB, "0")
+
+    assert (before, after) == ([], [])
+    assert (claimed_before, claimed_after) == (Refusal.HELD, Refusal.HELD)
+    assert (await ledger.renew([lease]))[0].is_held
+
+
+async def test_only_deliveries_that_got_nowhere_count(redis: Redis) -> None:
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    for index in range(3):
+        lease = await claim(ledger)
+        await ledger.checkpoint([(lease, Pending([make_outcome(index)]))])
+        await end_lease(redis)
+    deliveries = []
+    for _ in range(3):
+        deliveries.append((await claim(ledger)).deliveries)
+        await end_lease(redis)
+
+    assert deliveries == [2, 3, 4]
+
+
+async def test_a_lease_tells_that_redis_was_restarted_since_the_job_was_submitted(
+    redis: Redis,
+) -> None:
+    await submit_batches(redis, 2)
+    same = await claim(make_ledger(redis), "0")
+    await redis.hset(keys.job(JOB), "server", "the one before")
+    other = await claim(make_ledger(redis), "1")
+
+    assert same.server is None
+    assert other.server == await server_id(redis)
 
 
 async def test_a_renewed_lease_is_not_taken(redis: Redis) -> None:
@@ -109,10 +163,10 @@ async def test_a_lease_renewed_while_a_reaper_looks_is_not_taken(redis: Redis) -
     await submit_batches(redis)
     ledger = make_ledger(redis)
     lease = await claim(ledger)
-    touched = [keys.queued(JOB), keys.due(JOB), keys.batch(JOB, "0")]
+    touched = [keys.queued(JOB), keys.due(JOB), keys.batch(JOB, "0"), keys.PULSE]
 
-    assert await run_script(redis, "expire", keys=touched, args=["0"]) == 0
-    assert await run_script(redis, "expire", keys=touched, args=["7"]) == 0
+    assert await run_script(redis, "expire", keys=touched, args=["0", 1]) == 0
+    assert await run_script(redis, "expire", keys=touched, args=["7", 1]) == 0
 
     assert (await ledger.renew([lease]))[0].is_held
 
@@ -184,8 +238,8 @@ async def test_messages_that_were_lost_are_named_once_per_lease(redis: Redis) ->
     await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1})
     ledger = make_ledger(redis)
 
-    assert await ledger.unheard(JOB) == ["0"]
-    assert await ledger.unheard(JOB) == []
+    assert await ledger.unheard(JOB, 5) == ["0"]
+    assert await ledger.unheard(JOB, 5) == []
 
 
 async def test_the_last_batch_and_no_other_elects_the_finalizer(redis: Redis) -> None:

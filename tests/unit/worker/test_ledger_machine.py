@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
 import pytest
-from fakeredis import FakeAsyncRedis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from flavor.errors import LeaseLostError
+from tests.fake_redis import FakeRedis
 from tests.unit.worker.making import JOB, end_lease, make_ledger, make_outcome, names
 from tests.unit.worker.making import submit_batches as submit_job
 from worker.codec import decode_outcome
@@ -51,7 +51,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.redis = FakeAsyncRedis()
+        self.redis = FakeRedis()
         self.ledgers = {name: make_ledger(self.redis, name) for name in WORKERS}
         self.ledger = self.ledgers["w1"]
         self.holders: dict[str, Lease] = {}
@@ -221,6 +221,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         assert self.run(names(self.redis)) <= {
             "jobs",
+            "pulse",
             f"job:{{{JOB}}}",
             f"job:{{{JOB}}}:counts",
         }

@@ -24,6 +24,7 @@ from tests.unit.worker.making import (
     until,
 )
 from tests.unit.worker.processes import Worker, open_worker
+from worker.broker import publish
 from worker.codec import decode_outcome
 from worker.open_batch import OpenBatch
 from worker.process import Process
@@ -218,7 +219,7 @@ async def test_the_batches_of_a_dead_worker_are_published_again(
         assert worker.published() == []
 
 
-async def test_lost_messages_are_published_again_only_while_the_queue_is_empty(
+async def test_as_many_messages_are_published_again_as_the_broker_has_too_few(
     redis: Redis, tmp_path: Path
 ) -> None:
     await submit_batches(redis, 2)
@@ -227,8 +228,12 @@ async def test_lost_messages_are_published_again_only_while_the_queue_is_empty(
         await _reap(worker.process)
         await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1, "1": 1})
         await _reap(worker.process)  # the messages above still wait
+        both = worker.published()
+        publish(worker.process.app, JOB, name="reviews", batches=["1"])
+        await _reap(worker.process)
 
-        assert worker.published() == [(JOB, "0"), (JOB, "1")]
+        assert both == [(JOB, "0"), (JOB, "1")]
+        assert worker.published() == [(JOB, "1"), (JOB, "0")]
 
 
 async def test_without_jobs_there_is_nothing_to_reap(redis: Redis, tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from flavor.errors import RowError, ThrottledError, TransientError
 from flavor.prices import Price
 from flavor.types import Row
-from tests.unit.worker.fakes import OpenLimiter, RecordingStop, ScriptedModel
+from tests.fake_redis import FakeRedis
+from tests.unit.worker.fakes import OpenLimiter, RecordingStop, ScriptedClient, ScriptedModel
 from tests.unit.worker.making import error_info, make_rows
+from worker.breaker import Breaker
+from worker.gate import Gate
 from worker.jobs import Outcome
-from worker.row import SupportsSend, Way, run_rows
+from worker.row import run_rows
+from worker.trip import SupportsSend, Way
 
 
 class Trip:
@@ -27,10 +31,15 @@ class Trip:
     ) -> None:
         self.limiter = OpenLimiter()
         self.stop = RecordingStop()
+        self.breaker = Breaker(FakeRedis(), "breaker:{endpoint:gpt}", look_s=0.01)
+        self.gate = Gate()
+        self.client = client
         self.way = Way(
             model=model or ScriptedModel(),
             client=client,
             limiter=self.limiter,
+            breaker=self.breaker,
+            gate=self.gate,
             stop=self.stop,
             max_attempts=max_attempts,
             deadline_s=deadline_s,
@@ -39,6 +48,12 @@ class Trip:
 
     async def run(self, rows: Sequence[Row] | None = None) -> list[Outcome]:
         return await run_rows(rows or make_rows(1), self.way)
+
+    @property
+    def sent(self) -> list[list[str]]:
+        """The ids of the rows of each request, where the client is a scripted one."""
+        assert isinstance(self.client, ScriptedClient)
+        return self.client.sent
 
     @property
     def counted(self) -> tuple[int, int, int]:
