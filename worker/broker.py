@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from flavor.errors import StoreError
+from worker.transport import register
 
 QUEUE = "batches"
 RUN_BATCH = "run_batch"
@@ -28,6 +29,7 @@ def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     ``open_batches`` is the size of the thread pool: a thread waits for each open batch, and the
     process's event loop does the work.
     """
+    register()
     app = Celery("worker", broker=redis_url)
     app.conf.update(_CONFIG, worker_concurrency=open_batches)
     return app
