@@ -25,8 +25,8 @@ from worker.codec import encode_rows
 from worker.inputs import InputRow
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
-from worker.run_files import InputReader, part_number
-from worker.runs import OUTPUTS, Runs
+from worker.run_files import InputReader, parts_by_batch
+from worker.runs import Runs
 from worker.totals import Totals
 
 RESUMED = frozenset({Verdict.CANCELLED})
@@ -128,21 +128,22 @@ class _BatchReader:
 
     def batches(self, redo: frozenset[Verdict], totals: Totals) -> Iterator[OpenBatchInput]:
         """Batches with rows to send; what stays of the others is added to ``totals``."""
-        paths = {part_number(p): p for p in self._runs.files(self._spec.job_id, OUTPUTS)}
+        paths = parts_by_batch(self._runs, self._spec.job_id)
         for batch in range(self._spec.batches):
-            kept = self._kept(paths.get(batch), redo)
+            kept = self._kept(paths.get(batch, []), redo)
             rows = self._rows(batch)
             totals.add_outcomes(kept)
             if len(kept) < len(rows):
                 yield OpenBatchInput(batch=batch, rows=rows, kept=kept)
 
-    def _kept(self, path: str | None, redo: frozenset[Verdict]) -> list[Outcome]:
-        if path is None:
-            return []
-        local = self._runs.fetch(self._spec.job_id, path, self._folder)
-        outcomes = [o for o in read_outcomes(local) if o.verdict not in redo]
-        local.unlink(missing_ok=True)
-        return outcomes
+    def _kept(self, paths: Sequence[str], redo: frozenset[Verdict]) -> list[Outcome]:
+        """The outcomes that stand. A row that was answered twice keeps what its part says."""
+        kept: dict[int, Outcome] = {}
+        for path in paths:
+            local = self._runs.fetch(self._spec.job_id, path, self._folder)
+            kept |= {o.index: o for o in read_outcomes(local) if o.verdict not in redo}
+            local.unlink(missing_ok=True)
+        return list(kept.values())
 
     def _rows(self, batch: int) -> list[Row]:
         """The rows as the first submit made them: same ids, same values."""

@@ -22,6 +22,7 @@ from worker.ledger import CountOff, Refusal
 from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.publish import publish_part
+from worker.recovery import recall, rescue
 from worker.sending import send_rows
 from worker.stop import StoppedError, StopReason
 from worker.upkeep import flush
@@ -91,10 +92,10 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
         await _publish(process, batch)
         await _count_off(process, batch)
     except LeaseLostError:
-        return BatchEnd.LOST
+        return await _lose(process, batch)
     except StoppedError:
         if batch.holding.reason is StopReason.LEASE_LOST:
-            return BatchEnd.LOST
+            return await _lose(process, batch)
         return await _release(process, batch)
     except InputError as error:
         await process.store.pause(batch.lease.job_id, str(error))
@@ -117,6 +118,7 @@ async def _load(process: Process, batch: OpenBatch) -> list[Row]:
         batch.outcomes.update((index, decode_outcome(blob)) for index, blob in checkpoint.items())
     except ValueError as error:
         raise InputError(f"batch {batch.lease.batch} in Redis is broken: {error}") from error
+    batch.record(await process.patiently(partial(recall, process, batch), batch.holding))
     if batch.lease.deliveries > process.settings.max_deliveries:
         _set_aside(batch, rows)
     return rows
@@ -153,15 +155,22 @@ async def _hear_of_cancellation(process: Process, batch: OpenBatch) -> None:
         batch.sending.set(StopReason.CANCELLED)
 
 
+async def _lose(process: Process, batch: OpenBatch) -> BatchEnd:
+    """Somebody else has the batch, or nobody: then what was paid for is kept for ``resume``."""
+    status = partial(process.store.status, batch.lease.job_id)
+    try:
+        if await process.patiently(status, process.stopping) is None:
+            await process.patiently(partial(rescue, process, batch), process.stopping)
+    except StoppedError:
+        await rescue(process, batch)  # the process ends: one last try, whatever Redis knows
+    return BatchEnd.LOST
+
+
 async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     """Give the batch back with its checkpoint. A paused job's batches wait for ``resume``."""
     lease = batch.lease
-    if process.settings.parent_pid is not None and batch.outcomes:
-        # The embedded Redis ends with its parent: what was paid for is kept in the run as well.
-        outcomes = list(batch.outcomes.values())
-        await process.in_mlflow_thread(
-            publish_part, process.runs, batch.spec, batch=lease.batch, outcomes=outcomes
-        )
+    if process.settings.parent_pid is not None:
+        await rescue(process, batch)  # the embedded Redis ends with its parent
     await process.ledger.release(lease)
     if batch.sending.reason is not StopReason.PAUSED:
         await asyncio.to_thread(

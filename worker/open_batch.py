@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import uuid4
 
 from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
@@ -30,6 +31,9 @@ class OpenBatch:
         self.requests = 0
         self.in_flight = 0
         self.error: BaseException | None = None
+        self.token = uuid4().hex  # of this opening: no other has the same
+        self.is_forgotten = False  # Redis knows nothing of the job any more
+        self.rescued = 0  # outcomes that are in the run already, see worker.recovery
         self._left = 0
         self._is_idle = asyncio.Event()
 

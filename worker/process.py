@@ -72,6 +72,7 @@ class Process:
         # A predict may take minutes: it must not keep anything else waiting for a thread.
         self.predict_threads = ThreadPoolExecutor(2, thread_name_prefix="predict")
         self.flush_lock = asyncio.Lock()
+        self.listed_parts: dict[tuple[str, str], dict[int, list[str]]] = {}  # worker.recovery's
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()
         self._models: OrderedDict[tuple[str, str | None, str], OpenAIModel | PyfuncModel] = (

@@ -8,12 +8,21 @@ from pathlib import Path
 from flavor.types import Json
 from worker.inputs import InputRow, place_of, read_input_batch
 from worker.jobs import JobSpec
-from worker.runs import INPUTS, Runs
+from worker.runs import INPUTS, OUTPUTS, RESCUED, Runs
 
 
 def part_number(path: str) -> int:
-    """The batch that a part's path names."""
-    return int(Path(path).stem.partition("-")[2])
+    """The batch that a part's path names, or that of a rescued file."""
+    return int(Path(path).stem.split("-")[1])
+
+
+def parts_by_batch(runs: Runs, job_id: str) -> dict[int, list[str]]:
+    """The run's files with outcomes by batch: its part, after what was rescued. Blocks."""
+    found: dict[int, list[str]] = {}
+    for folder in (RESCUED, OUTPUTS):
+        for path in runs.files(job_id, folder):
+            found.setdefault(part_number(path), []).append(path)
+    return found
 
 
 class InputReader:

@@ -36,6 +36,7 @@ from worker.jobs import JobSpec
 
 OUTPUTS = "outputs"
 INPUTS = "input"
+RESCUED = "rescued"
 SPEC_FILE = "job.json"
 TAG_STATE = "batch.state"
 TAG_JOB = "batch.job"

@@ -23,6 +23,7 @@ from worker.final import run_final
 from worker.jobs import FINAL
 from worker.logs import set_up_logs
 from worker.process import Process, ProcessThread
+from worker.recovery import rescue_regularly
 from worker.settings import read_settings
 from worker.stop import StopReason
 from worker.upkeep import beat_regularly, flush_regularly, reap_regularly, sample_regularly
@@ -34,7 +35,9 @@ ORPHAN_GRACE_S = 30.0
 settings = read_settings()
 app = make_app(settings.redis_url.get_secret_value(), open_batches=settings.open_batches)
 thread = ProcessThread(
-    settings, app, (flush_regularly, beat_regularly, sample_regularly, reap_regularly)
+    settings,
+    app,
+    (flush_regularly, beat_regularly, sample_regularly, reap_regularly, rescue_regularly),
 )
 app.steps["consumer"].add(make_demand_step(thread))
 

@@ -84,6 +84,7 @@ async def _beat(process: Process) -> None:
         renewals = await process.ledger.renew([batch.lease for batch in batches])
     for batch, renewal in zip(batches, renewals, strict=True):
         if not renewal.is_held:
+            batch.is_forgotten = renewal.state is None
             batch.lose()
         elif (reason := _stop_reason(renewal)) is not None:
             batch.sending.set(reason)

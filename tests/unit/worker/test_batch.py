@@ -208,7 +208,8 @@ async def test_a_worker_that_ends_with_its_parent_keeps_its_outcomes_in_the_run_
 
         await run_batch(worker.process, JOB, "0")
 
-    assert [outcome.row_id for outcome in read_outcomes(worker.part(0))] == ["r0"]
+    (rescued,) = (tmp_path / "rescued").iterdir()
+    assert [outcome.row_id for outcome in read_outcomes(rescued)] == ["r0"]
 
 
 async def test_a_cancelled_batch_keeps_what_is_in_flight_and_cancels_the_rest(

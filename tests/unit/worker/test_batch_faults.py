@@ -158,7 +158,8 @@ async def test_a_worker_whose_redis_is_gone_for_good_saves_what_was_paid_for_in_
         end = await run_batch(worker.process, JOB, "0")
 
     assert end is BatchEnd.RELEASED
-    assert [outcome.row_id for outcome in read_outcomes(worker.part(0))] == ["r0"]
+    (rescued,) = (tmp_path / "rescued").iterdir()
+    assert [outcome.row_id for outcome in read_outcomes(rescued)] == ["r0"]
 
 
 def _open_batch(job_id: str) -> OpenBatch:
