@@ -24,6 +24,7 @@ _COMMANDS = {
     "resume": ("resume", "Continue a paused, cancelled or interrupted job."),
     "retry": ("resume", "Send a job's dead rows again."),
     "results": ("results", "The outcomes of a job, in the input's order."),
+    "verify": ("verify", "Check an ended job: one outcome per row, true totals."),
     "simulate": ("simulate", "Serve a simulated OpenAI API on loopback."),
 }
 

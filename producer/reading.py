@@ -110,6 +110,7 @@ def _to_status(run: Run) -> JobStatus:
         ),
         requests=Requests(
             sent=whole("requests.sent"),
+            answered=whole("requests.answered"),
             retried=whole("requests.retried"),
             throttled=whole("requests.throttled"),
         ),

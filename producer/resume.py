@@ -108,7 +108,7 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
 def _requests_so_far(runs: Runs, job_id: str) -> dict[str, int]:
     """What the run's metrics say of requests: no outcome knows how many there were."""
     metrics = runs.get(job_id).data.metrics
-    names = ("sent", "retried", "throttled")
+    names = ("sent", "answered", "retried", "throttled")
     return {f"requests_{name}": int(metrics.get(f"requests.{name}", 0)) for name in names}
 
 

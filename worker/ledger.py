@@ -62,24 +62,32 @@ class Pending:
 
     outcomes: list[Outcome] = field(default_factory=list)
     sent: int = 0
+    answered: int = 0  # with any status; the others may have been paid for nothing
     retried: int = 0
     throttled: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.outcomes or self.sent or self.retried or self.throttled)
+        return bool(self.outcomes or any(self.counts))
 
     def take(self) -> Pending:
         """All of it, to be written; what arrives from now on waits for the next time."""
-        taken = Pending(self.outcomes, self.sent, self.retried, self.throttled)
-        self.outcomes, self.sent, self.retried, self.throttled = [], 0, 0, 0
+        taken = Pending(self.outcomes, *self.counts)
+        self.outcomes = []
+        self.sent = self.answered = self.retried = self.throttled = 0
         return taken
 
     def put_back(self, taken: Pending) -> None:
         """Undo a ``take`` that could not be written."""
         self.outcomes[:0] = taken.outcomes
         self.sent += taken.sent
+        self.answered += taken.answered
         self.retried += taken.retried
         self.throttled += taken.throttled
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Requests as ``lua/checkpoint.lua`` takes them: sent, answered, retried, throttled."""
+        return (self.sent, self.answered, self.retried, self.throttled)
 
 
 class Ledger:
@@ -146,7 +154,7 @@ class Ledger:
         calls = ScriptPipeline(self._redis)
         for lease, item in pending:
             job_id, batch = lease.job_id, lease.batch
-            args: list[Any] = [lease.fence, item.sent, item.retried, item.throttled]
+            args: list[Any] = [lease.fence, *item.counts]
             for outcome in item.outcomes:
                 args += _checkpoint_args(outcome)
             calls.add(

@@ -113,6 +113,7 @@ def _log_totals(runs: Runs, spec: JobSpec, *, status: JobStatus, totals: Totals)
 def _request_metrics(status: JobStatus) -> dict[str, float]:
     return {
         "requests.sent": status.requests.sent,
+        "requests.answered": status.requests.answered,
         "requests.retried": status.requests.retried,
         "requests.throttled": status.requests.throttled,
     }

@@ -86,7 +86,13 @@ async def _attempt(trip: Trip) -> list[Outcome]:
 
 
 async def _send(trip: Trip) -> tuple[list[RowReply], Response]:
-    response = await trip.way.client.send(trip.request)
+    tally = trip.way.tally
+    try:
+        response = await trip.way.client.send(trip.request)
+    except RequestError as error:
+        tally.answered += error.info.status is not None
+        raise
+    tally.answered += 1
     return trip.way.model.replies(trip.request, response), response
 
 

@@ -22,9 +22,13 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """HTTP calls of a job. ``in_flight`` is now, the others since the start."""
+    """HTTP calls of a job. ``in_flight`` is now, the others since the start.
+
+    What was sent and not answered may have been paid for nothing.
+    """
 
     sent: int = 0
+    answered: int = 0
     retried: int = 0
     throttled: int = 0
     in_flight: int = 0

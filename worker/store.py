@@ -265,6 +265,7 @@ def _status(
         ),
         requests=Requests(
             sent=count("requests_sent"),
+            answered=count("requests_answered"),
             retried=count("requests_retried"),
             throttled=count("requests_throttled"),
             in_flight=sum(said["in_flight"] for said in living),

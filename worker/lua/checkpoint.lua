@@ -5,11 +5,12 @@
 -- KEYS[3]  counts           HASH   progress of the job
 -- ARGV[1]  fence            the one that the claim gave
 -- ARGV[2]  requests_sent    since the last checkpoint
--- ARGV[3]  requests_retried
--- ARGV[4]  requests_throttled
--- ARGV[5…] per outcome: index, blob, verdict, prompt, completion, total, cached, reasoning, cost_pico
+-- ARGV[3]  requests_answered
+-- ARGV[4]  requests_retried
+-- ARGV[5]  requests_throttled
+-- ARGV[6…] per outcome: index, blob, verdict, prompt, completion, total, cached, reasoning, cost_pico
 -- returns  how many were new, or -1 when the lease is lost
-local requests = {'requests_sent', 'requests_retried', 'requests_throttled'}
+local requests = {'requests_sent', 'requests_answered', 'requests_retried', 'requests_throttled'}
 for i, field in ipairs(requests) do
     if ARGV[i + 1] ~= '0' then -- counted even without the lease: they were sent
         redis.call('HINCRBY', KEYS[3], field, ARGV[i + 1])
@@ -20,7 +21,7 @@ if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
 end
 local numbers = {'tokens_prompt', 'tokens_completion', 'tokens_total', 'tokens_cached', 'tokens_reasoning', 'cost_pico'}
 local sums, verdicts, fresh = {0, 0, 0, 0, 0, 0}, {}, 0
-for at = 5, #ARGV, 9 do
+for at = 6, #ARGV, 9 do
     if redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1]) == 1 then
         fresh = fresh + 1
         local verdict = ARGV[at + 2]

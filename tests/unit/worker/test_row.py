@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flavor.errors import RowError
+from flavor.errors import RowError, TransientError
 from flavor.prices import Price
 from flavor.types import Usage
 from tests.unit.worker.fakes import ScriptedClient, ScriptedModel, SilentClient, answers
@@ -119,6 +119,16 @@ async def test_a_row_whose_attempts_are_spent_is_exhausted_with_its_last_error()
     assert outcome.error is not None
     assert (outcome.error.message, outcome.error.status) == ("last", 500)
     assert trip.counted == (4, 3, 1)
+
+
+async def test_requests_without_an_answer_are_told_from_the_others() -> None:
+    """They may have been paid for: nobody knows."""
+    silence = TransientError(error_info("connection reset"))
+    trip = Trip(ScriptedClient(silence, transient(), throttled(0.0)))
+
+    await trip.run()
+
+    assert (trip.way.tally.sent, trip.way.tally.answered) == (4, 3)
 
 
 async def test_an_answer_of_no_use_is_an_attempt() -> None:
