@@ -26,7 +26,7 @@ from worker.inputs import InputRow
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, parts_by_batch
-from worker.runs import Runs
+from worker.runs import OUTPUTS, RESCUED, Runs
 from worker.totals import Totals
 
 RESUMED = frozenset({Verdict.CANCELLED})
@@ -130,20 +130,26 @@ class _BatchReader:
         """Batches with rows to send; what stays of the others is added to ``totals``."""
         paths = parts_by_batch(self._runs, self._spec.job_id)
         for batch in range(self._spec.batches):
-            kept = self._kept(paths.get(batch, []), redo)
+            rescued = self._kept(paths.get(batch, []), redo, folder=RESCUED)
+            in_part = self._kept(paths.get(batch, []), redo, folder=OUTPUTS)
             rows = self._rows(batch)
+            # A row that was answered twice keeps what its part says.
+            kept = list((rescued | in_part).values())
             totals.add_outcomes(kept)
-            if len(kept) < len(rows):
+            if len(in_part) < len(rows):  # also where all of it was rescued: it has no part yet
                 yield OpenBatchInput(batch=batch, rows=rows, kept=kept)
 
-    def _kept(self, paths: Sequence[str], redo: frozenset[Verdict]) -> list[Outcome]:
-        """The outcomes that stand. A row that was answered twice keeps what its part says."""
+    def _kept(
+        self, paths: Sequence[str], redo: frozenset[Verdict], *, folder: str
+    ) -> dict[int, Outcome]:
+        """The outcomes that stand, by row, of the files in one folder of the run."""
         kept: dict[int, Outcome] = {}
         for path in paths:
-            local = self._runs.fetch(self._spec.job_id, path, self._folder)
-            kept |= {o.index: o for o in read_outcomes(local) if o.verdict not in redo}
-            local.unlink(missing_ok=True)
-        return list(kept.values())
+            if path.startswith(f"{folder}/"):
+                local = self._runs.fetch(self._spec.job_id, path, self._folder)
+                kept |= {o.index: o for o in read_outcomes(local) if o.verdict not in redo}
+                local.unlink(missing_ok=True)
+        return kept
 
     def _rows(self, batch: int) -> list[Row]:
         """The rows as the first submit made them: same ids, same values."""

@@ -15,7 +15,7 @@ from flavor.errors import StoreError
 from flavor.types import StrEnum
 from worker.stop import Stop, resolve
 
-STALL_S = 1.0
+STALL_S = 0.5
 """A write that takes longer closes the gate before anybody knows whether it will fail."""
 
 

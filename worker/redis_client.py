@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoScriptError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
@@ -118,13 +119,15 @@ async def translated_errors() -> AsyncIterator[None]:
     except AuthenticationError as error:
         raise StoreError(f"Redis refuses the password of REDIS_URL: {error}") from error
     except ResponseError as error:
-        if "OOM" in str(error):
+        if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
             raise StoreError(
                 "Redis is full (maxmemory reached): raise its limit, or wait until jobs finish"
             ) from error
         if isinstance(error, NoScriptError):
             raise
-        raise StoreError(f"Redis refuses: {error}") from error
+        # A pipeline's error quotes the command, and so a user's texts: the server's words suffice.
+        said = str(error).rpartition("of pipeline caused error: ")[2]
+        raise StoreError(f"Redis refuses: {said}") from error
     except (RedisError, OSError) as error:
         raise StoreError(f"Redis cannot be reached: {error}") from error
 

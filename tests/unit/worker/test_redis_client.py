@@ -57,6 +57,14 @@ async def test_scripts_in_one_round_trip_run_once_each_on_a_redis_that_has_forgo
             "is full",
         ),
         (exceptions.ResponseError("OOM command not allowed"), "is full"),
+        (
+            exceptions.OutOfMemoryError("Command # 1 (SET k v) of pipeline caused error: m"),
+            "is full",
+        ),
+        (
+            exceptions.ResponseError("Command # 1 (SET k secret) of pipeline caused error: ERR no"),
+            "^Redis refuses: ERR no$",
+        ),
         (exceptions.ResponseError("WRONGTYPE"), "refuses: WRONGTYPE"),
         (exceptions.TimeoutError("Timeout reading"), "cannot be reached"),
         (ConnectionResetError("reset by peer"), "cannot be reached"),
