@@ -82,7 +82,7 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
         raise InputError(f"job {job_id} kept no input in its run (--no-log-input): submit it anew")
     model = await asyncio.to_thread(read_spec, spec.model_uri, openai_model=spec.openai_model)
     totals = Totals()
-    numbers: list[str] = []
+    numbers: dict[str, int | None] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="resume-") as folder:
             reader = _BatchReader(services.runs, spec, model=model, folder=Path(folder))
@@ -91,7 +91,7 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
                     await services.store.begin(spec)
                 await services.store.add_batches(job_id, [(found.batch, encode_rows(found.rows))])
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
-                numbers.append(str(found.batch))
+                numbers[str(found.batch)] = len(found.rows)
     except BaseException:
         if numbers:
             await services.store.discard(job_id, spec.batches)

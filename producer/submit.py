@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -159,13 +160,12 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
     try:
         await asyncio.to_thread(_describe, services, prepared, spec)
         await services.store.begin(spec)
-        await _store_batches(services, prepared, job_id)
+        batches = await _store_batches(services, prepared, job_id)
         await services.store.commit(job_id)
     except BaseException:
         await _undo(services, spec)
         raise
     # Committed: a message lost from here on is published again by a worker's reaper.
-    batches = map(str, range(spec.batches))
     await asyncio.to_thread(publish, services.app, job_id, name=name, batches=batches)
     return spec
 
@@ -273,15 +273,16 @@ def _describe(services: Services, prepared: Prepared, spec: JobSpec) -> None:
             runs.log_file(spec.job_id, path, INPUTS)
 
 
-async def _store_batches(services: Services, prepared: Prepared, job_id: str) -> None:
-    group: list[tuple[int, bytes]] = []
-    for payload in prepared.spooled.payloads():
-        group.append((payload.batch, payload.payload))
-        if len(group) == _STORED_AT_ONCE:
-            await services.store.add_batches(job_id, group)
-            group = []
-    if group:
-        await services.store.add_batches(job_id, group)
+async def _store_batches(
+    services: Services, prepared: Prepared, job_id: str
+) -> dict[str, int | None]:
+    """Write the batches; returns how many rows each has."""
+    rows: dict[str, int | None] = {}
+    payloads = prepared.spooled.payloads()
+    while group := list(islice(payloads, _STORED_AT_ONCE)):
+        await services.store.add_batches(job_id, [(p.batch, p.payload) for p in group])
+        rows |= {str(p.batch): p.rows for p in group}
+    return rows
 
 
 async def _undo(services: Services, spec: JobSpec) -> None:

@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
-from worker.broker import FIRST, publish
+from worker.broker import FIRST, described, publish
 from worker.codec import decode_outcome, decode_rows
 from worker.jobs import FINAL, JobState, Outcome, Verdict
 from worker.ledger import CountOff, Refusal
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class BatchEnd(StrEnum):
-    """What became of one delivery of a batch; Flower shows it as the task's result."""
+    """What became of one delivery of a batch."""
 
     DONE = "done"
     RELEASED = "released"  # given back unfinished: the worker stops, or the job is paused
@@ -39,22 +40,41 @@ class BatchEnd(StrEnum):
     REFUSED = "refused"  # a duplicate message, or a job that is not running
 
 
-async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery of a batch and its end. Flower shows the text of it as the task's result.
+
+    ``name`` is the job's, or its id where nobody knows the job.
+    """
+
+    end: BatchEnd
+    name: str
+    batch: str
+    rows: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        shown = f"{self.end}: {described(self.name, self.batch, self.rows)}"
+        return f"{shown}: {self.detail}" if self.detail else shown
+
+
+async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
     """Work one delivery of a batch off. Waits until the batch is counted off or given back.
 
     Raises:
         InputError: the job's data or model cannot be used by this worker; the job is paused.
     """
+    refused = partial(Delivery, end=BatchEnd.REFUSED, name=job_id, batch=number)
     if (job_id, number) in process.open:
-        return BatchEnd.REFUSED  # an earlier delivery, whose lease ran out, is still winding down
+        return refused(detail="an earlier delivery of it is still winding down here")
     try:
         spec = await process.patiently(partial(process.spec, job_id), process.stopping)
         if spec is None:
-            return BatchEnd.REFUSED
+            return refused(detail=Refusal.GONE)
         claim = partial(process.ledger.claim, job_id, number)
         lease = await process.patiently(claim, process.stopping)
-    except StoppedError:
-        return BatchEnd.REFUSED  # not ours yet: the ledger will name it to another worker
+    except StoppedError:  # not ours yet: the ledger will name it to another worker
+        return refused(detail=StopReason.SHUTDOWN)
     except InputError as error:  # before the claim: there is nothing to give back
         await process.store.pause(job_id, str(error))
         raise
@@ -63,7 +83,7 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
             "batch refused",
             extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": lease},
         )
-        return BatchEnd.REFUSED
+        return refused(name=spec.name, detail=lease)
     batch = OpenBatch(lease, spec)
     process.open[job_id, number] = batch
     if process.stopping.reason is not None:  # the signal came while the claim was on its way
@@ -73,8 +93,7 @@ async def run_batch(process: Process, job_id: str, number: str) -> BatchEnd:
         end = await _work_off(process, batch)
     finally:
         del process.open[job_id, number]
-    _log_end(batch, end, time.monotonic() - started_s)
-    return end
+    return _ended(batch, end, time.monotonic() - started_s)
 
 
 async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
@@ -119,6 +138,7 @@ async def _load(process: Process, batch: OpenBatch) -> list[Row]:
     except ValueError as error:
         raise InputError(f"batch {batch.lease.batch} in Redis is broken: {error}") from error
     batch.record(await process.patiently(partial(recall, process, batch), batch.holding))
+    batch.rows = len(rows)
     if batch.lease.deliveries > process.settings.max_deliveries:
         _set_aside(batch, rows)
     return rows
@@ -178,7 +198,7 @@ async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
             process.app,
             lease.job_id,
             name=batch.spec.name,
-            batches=[lease.batch],
+            batches={lease.batch: batch.rows},
             priority=FIRST,
         )
     return BatchEnd.RELEASED
@@ -221,13 +241,18 @@ async def _count_off(process: Process, batch: OpenBatch) -> None:
             process.app,
             lease.job_id,
             name=batch.spec.name,
-            batches=[FINAL],
+            batches={FINAL: batch.spec.rows},
             priority=FIRST,
         )
 
 
-def _log_end(batch: OpenBatch, end: BatchEnd, duration_s: float) -> None:
+def _ended(batch: OpenBatch, end: BatchEnd, duration_s: float) -> Delivery:
+    """The one log line of a batch, and its result."""
     verdicts = [outcome.verdict for outcome in batch.outcomes.values()]
+    succeeded, dead = (
+        verdicts.count(Verdict.SUCCEEDED),
+        sum(verdict.is_dead for verdict in verdicts),
+    )
     log.info(
         "batch ended",
         extra={
@@ -235,8 +260,16 @@ def _log_end(batch: OpenBatch, end: BatchEnd, duration_s: float) -> None:
             "job_id": batch.lease.job_id,
             "batch": batch.lease.batch,
             "rows": len(verdicts),
-            "succeeded": verdicts.count(Verdict.SUCCEEDED),
-            "dead": sum(verdict.is_dead for verdict in verdicts),
+            "succeeded": succeeded,
+            "dead": dead,
             "duration_s": round(duration_s, 3),
         },
+    )
+    reason = batch.sending.reason
+    return Delivery(
+        end=end,
+        name=batch.spec.name,
+        batch=batch.lease.batch,
+        rows=batch.rows,
+        detail=f"{succeeded} succeeded, {dead} dead" + (f", {reason}" if reason else ""),
     )

@@ -6,13 +6,17 @@ ledger publishes it again), a duplicate costs a refused claim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ssl
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.utils.url import parse_url
 
 from flavor.errors import StoreError
+from worker.jobs import FINAL
 from worker.transport import register
 
 QUEUE = "batches"
@@ -31,32 +35,45 @@ def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     """
     register()
     app = Celery("worker", broker=redis_url)
-    app.conf.update(_CONFIG, worker_concurrency=open_batches)
+    app.conf.update(_CONFIG, worker_concurrency=open_batches, broker_use_ssl=_tls(redis_url))
     return app
 
 
 def publish(
-    app: Celery, job_id: str, *, name: str, batches: Iterable[str], priority: int = NORMAL
+    app: Celery,
+    job_id: str,
+    *,
+    name: str,
+    batches: Mapping[str, int | None],
+    priority: int = NORMAL,
 ) -> None:
-    """Publish one message per batch. Blocks; at least once.
+    """Publish one message per batch, for people with its number of rows where that is known.
+
+    Blocks; at least once.
 
     Raises:
         StoreError: Redis does not take the messages.
     """
     try:
         with app.producer_pool.acquire(block=True) as producer:
-            for batch in batches:
+            for batch, rows in batches.items():
                 app.send_task(
                     RUN_BATCH,
                     args=[job_id, batch],
                     queue=QUEUE,
                     producer=producer,
                     priority=priority,
-                    argsrepr=f"({name!r}, batch {batch})",
+                    argsrepr=f"({described(repr(name), batch, rows)})",
                     kwargsrepr="{}",
                 )
     except (OperationalError, OSError) as error:
         raise StoreError(f"Redis does not take messages: {error}") from error
+
+
+def described(name: str, batch: str, rows: int | None) -> str:
+    """A batch as Flower shows it."""
+    place = batch if batch == FINAL else f"batch {batch}"
+    return f"{name}, {place}" if rows is None else f"{name}, {place}, {rows} rows"
 
 
 def queue_length(app: Celery) -> int:
@@ -69,6 +86,18 @@ def queue_length(app: Celery) -> int:
             return int(channel._size(QUEUE))  # noqa: SLF001 - kombu has no public queue length
     except (OperationalError, OSError, *errors) as error:
         raise StoreError(f"Redis cannot be reached: {error}") from error
+
+
+def _tls(redis_url: str) -> dict[str, Any] | None:
+    """How to speak TLS with a ``rediss://`` server, in the words of redis-py's own URLs.
+
+    Without this, kombu 5.7 trusts any certificate (its ``Connection.__init__`` falls back to
+    CERT_NONE), and Flower, which gets the URL without its query, trusts the system's alone.
+    """
+    if urlsplit(redis_url).scheme != "rediss":
+        return None
+    asked: dict[str, Any] = parse_url(redis_url).get("ssl", {})
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **asked}
 
 
 _CONFIG: dict[str, Any] = {

@@ -1,5 +1,11 @@
-"""Where ``celery -A worker`` looks for the app."""
+"""Where ``celery -A worker`` looks for the app, for a worker as for Flower."""
+
+import os
 
 from worker.tasks import app
+
+# Flower itself listens on every address, with nobody asked for a password. Its own variable and its
+# ``--address`` say otherwise.
+os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
 
 __all__ = ["app"]

@@ -22,7 +22,10 @@ MAX_PAYLOAD_BYTES = 1 << 30
 """More than any batch takes: a payload that claims more is garbage, not worth the memory."""
 
 _COMPRESSION = "zstd"
-_HEAD = struct.Struct("<Q?")  # size of the JSON text, whether it needs the slow reader
+_HEAD = struct.Struct("<QI?")  # size of the JSON text, rows, whether it needs the slow reader
+
+HEAD_BYTES = _HEAD.size
+"""So much of a payload tells ``row_count`` what it needs."""
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
@@ -35,7 +38,16 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
         is_odd = True
         raw = json.dumps(values, separators=(",", ":")).encode("ascii")
     packed: bytes = pa.compress(raw, codec=_COMPRESSION, asbytes=True)
-    return _HEAD.pack(len(raw), is_odd) + packed
+    return _HEAD.pack(len(raw), len(rows), is_odd) + packed
+
+
+def row_count(head: bytes) -> int | None:
+    """How many rows a payload has, from its first ``HEAD_BYTES`` alone; None where it is none."""
+    try:
+        _, rows, _ = _HEAD.unpack_from(head)
+    except struct.error:
+        return None
+    return int(rows)
 
 
 def decode_rows(payload: bytes) -> list[Row]:
@@ -45,7 +57,7 @@ def decode_rows(payload: bytes) -> list[Row]:
         ValueError: the payload is not of that form.
     """
     try:
-        size, is_odd = _HEAD.unpack_from(payload)
+        size, _, is_odd = _HEAD.unpack_from(payload)
         if size > MAX_PAYLOAD_BYTES:
             raise ValueError(f"no batch payload: it claims {size} bytes")
         packed = payload[_HEAD.size :]

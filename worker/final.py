@@ -10,37 +10,40 @@ import time
 from functools import partial
 
 from flavor.errors import LeaseLostError
-from worker.batch import BatchEnd
+from worker.batch import BatchEnd, Delivery
 from worker.jobs import FINAL, JobState
 from worker.ledger import Refusal
 from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.publish import finalize
 from worker.runs import TAG_STATE
-from worker.stop import StoppedError
+from worker.stop import StoppedError, StopReason
 
 log = logging.getLogger(__name__)
 
 
-async def run_final(process: Process, job_id: str) -> BatchEnd:
+async def run_final(process: Process, job_id: str) -> Delivery:
     """Finalize the run, and end the job in Redis. May be repeated by anybody at any point."""
+    ended = partial(Delivery, name=job_id, batch=FINAL)
     if (job_id, FINAL) in process.open:
-        return BatchEnd.REFUSED
+        return ended(end=BatchEnd.REFUSED, detail="it is being done here")
     try:
         spec = await process.patiently(partial(process.spec, job_id), process.stopping)
         claim = partial(process.ledger.claim, job_id, FINAL)
         lease = await process.patiently(claim, process.stopping)
     except StoppedError:
-        return BatchEnd.REFUSED  # the process ends: another will do it
+        return ended(end=BatchEnd.REFUSED, detail=StopReason.SHUTDOWN)  # another will do it
     if isinstance(lease, Refusal) or spec is None:
-        return BatchEnd.REFUSED
+        detail = lease if isinstance(lease, Refusal) else Refusal.GONE
+        return ended(end=BatchEnd.REFUSED, detail=detail)
+    ended = partial(ended, name=spec.name, rows=spec.rows)
     batch = OpenBatch(lease, spec)
     process.open[job_id, FINAL] = batch  # its lease is renewed with the others
     started_s = time.monotonic()
     try:
         state = await _end_job(process, batch)
     except (LeaseLostError, StoppedError):
-        return BatchEnd.LOST
+        return ended(end=BatchEnd.LOST)
     finally:
         del process.open[job_id, FINAL]
     duration_s = round(time.monotonic() - started_s, 3)
@@ -53,7 +56,7 @@ async def run_final(process: Process, job_id: str) -> BatchEnd:
             "duration_s": duration_s,
         },
     )
-    return BatchEnd.DONE
+    return ended(end=BatchEnd.DONE, detail=state)
 
 
 async def _end_job(process: Process, batch: OpenBatch) -> JobState:

@@ -28,6 +28,7 @@ class OpenBatch:
         self.outcomes: dict[int, Outcome] = {}
         self.limiter: Limiter | None = None
         self.breaker: Breaker | None = None
+        self.rows: int | None = None  # known when they are loaded
         self.requests = 0
         self.in_flight = 0
         self.error: BaseException | None = None

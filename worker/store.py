@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from flavor.errors import InputError
 from flavor.types import Task
 from worker import keys
-from worker.codec import encode_outcome
+from worker.codec import HEAD_BYTES, encode_outcome, row_count
 from worker.jobs import JobSpec, JobState, Outcome
 from worker.ledger import PICO, VERDICT_FIELDS
 from worker.redis_client import run_script, server_id, text, translated_errors
@@ -129,10 +129,20 @@ class Store:
             stored = await self._redis.hget(keys.job(job_id), "ending")
         return JobState(text(stored)) if stored else None
 
-    async def unclaimed(self, job_id: str) -> list[str]:
-        """The batches that nobody has claimed."""
+    async def unclaimed(self, job_id: str) -> dict[str, int | None]:
+        """The batches that nobody has claimed; see ``row_counts``."""
         async with translated_errors():
-            return [text(batch) for batch in await self._redis.zrange(keys.queued(job_id), 0, -1)]
+            batches = await self._redis.zrange(keys.queued(job_id), 0, -1)
+        return await self.row_counts(job_id, [text(batch) for batch in batches])
+
+    async def row_counts(self, job_id: str, batches: Sequence[str]) -> dict[str, int | None]:
+        """How many rows each batch has; None for one that is struck off, and for ``final``."""
+        async with translated_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for batch in batches:
+                pipe.getrange(keys.rows(job_id, batch), 0, HEAD_BYTES - 1)
+            heads = await pipe.execute()
+        return {batch: row_count(head) for batch, head in zip(batches, heads, strict=True)}
 
     async def active_jobs(self) -> list[str]:
         """Ids of the jobs that are not over."""

@@ -17,7 +17,7 @@ from celery import signals
 
 from flavor.errors import BatchError, InputError
 from worker.batch import run_batch
-from worker.broker import RUN_BATCH, make_app
+from worker.broker import RUN_BATCH, described, make_app
 from worker.demand import make_demand_step
 from worker.final import run_final
 from worker.jobs import FINAL
@@ -44,20 +44,23 @@ app.steps["consumer"].add(make_demand_step(thread))
 
 @app.task(name=RUN_BATCH)  # type: ignore[untyped-decorator] # Celery has no types
 def run_batch_task(job_id: str, batch: str) -> str:
-    """Work one batch off. The ledger decides whether there is anything to do."""
+    """Work one batch off. The ledger decides whether there is anything to do.
+
+    The result is for people: Flower shows it. A delivery that did nothing is no failure.
+    """
     if not isinstance(job_id, str) or not isinstance(batch, str) or not _is_batch(batch):
         log.error("message refused", extra={"event": "message_refused", "reason": "wrong shape"})
         return "refused"
     try:
         if batch == FINAL:
-            return thread.run(lambda process: run_final(process, job_id)).value
-        return thread.run(lambda process: run_batch(process, job_id, batch)).value
+            return str(thread.run(lambda process: run_final(process, job_id)))
+        return str(thread.run(lambda process: run_batch(process, job_id, batch)))
     except InputError as error:
         log.error(
             "job cannot run here",
             extra={"event": "job_refused", "job_id": job_id, "batch": batch, "reason": str(error)},
         )
-        return "refused"
+        return f"refused: {described(job_id, batch, None)}: the job is paused, see its reason"
     except BatchError as error:
         log.warning(
             "batch interrupted",
@@ -68,7 +71,7 @@ def run_batch_task(job_id: str, batch: str) -> str:
                 "reason": str(error),
             },
         )
-        return "interrupted"
+        return f"interrupted: {described(job_id, batch, None)}: see the worker's log"
     except Exception:
         # The lease runs out by itself, and the ledger gives the batch to the next worker.
         log.exception(

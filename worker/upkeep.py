@@ -163,7 +163,7 @@ async def _reap(process: Process) -> None:
                 process.app,
                 job_id,
                 name=spec.name,
-                batches=sorted(set(batches)),
+                batches=await process.store.row_counts(job_id, sorted(set(batches))),
                 priority=FIRST,
             )
             log.warning(

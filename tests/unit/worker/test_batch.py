@@ -39,7 +39,7 @@ async def _state(redis: Redis) -> tuple[JobState, str | None]:
 async def test_a_batch_ends_as_a_part_and_is_struck_off(redis: Redis, tmp_path: Path) -> None:
     await submit_batches(redis, 2)
     async with open_worker(redis, tmp_path) as worker:
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
         published = worker.published()
 
         assert worker.process.open == {}
@@ -69,7 +69,7 @@ async def test_a_duplicate_message_sends_nothing(redis: Redis, tmp_path: Path) -
     await claim(make_ledger(redis, "another"), "1")
     async with open_worker(redis, tmp_path) as worker:
         await run_batch(worker.process, JOB, "0")
-        ends = [await run_batch(worker.process, job, n) for job, n in _duplicates()]
+        ends = [(await run_batch(worker.process, job, n)).end for job, n in _duplicates()]
 
     assert ends == [BatchEnd.REFUSED] * 3
     assert worker.sent == ["r0", "r1", "r2"]
@@ -103,7 +103,7 @@ async def test_a_batch_whose_rows_are_all_done_needs_no_model(redis: Redis, tmp_
         worker.process._models.clear()
         worker.process._client = None
 
-        assert await run_batch(worker.process, JOB, "0") is BatchEnd.DONE
+        assert (await run_batch(worker.process, JOB, "0")).end is BatchEnd.DONE
 
     assert read_outcomes(worker.part(0)) == saved
 
@@ -136,7 +136,7 @@ async def test_a_batch_of_nothing_but_dead_rows_ends(redis: Redis, tmp_path: Pat
     model = ScriptedModel(rows_per_request=3)
     model.refused = {f"r{n}": RowError(error_info("no text")) for n in range(3)}
     async with open_worker(redis, tmp_path, model=model) as worker:
-        assert await run_batch(worker.process, JOB, "0") is BatchEnd.DONE
+        assert (await run_batch(worker.process, JOB, "0")).end is BatchEnd.DONE
 
     assert worker.sent == []
 
@@ -158,7 +158,7 @@ async def test_an_endpoint_that_refuses_everything_pauses_the_job(
     await submit_batches(redis)
     client = ScriptedClient(answers(1), JobError(error_info("bad key", status=401)))
     async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert worker.published() == []  # its batches wait for ``resume``
 
@@ -176,7 +176,7 @@ async def test_a_resumed_batch_sends_only_what_was_left(redis: Redis, tmp_path: 
         await store.unpause(JOB)
         client.sent.clear()
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     assert end is BatchEnd.DONE
     assert worker.sent == ["r1", "r2"]
@@ -189,7 +189,7 @@ async def test_a_stopping_worker_keeps_what_is_in_flight_and_gives_the_rest_back
     async with open_worker(redis, tmp_path, concurrency=1) as worker:
         worker.client.answer = _stopping(worker, StopReason.SHUTDOWN)
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert worker.published() == [(JOB, "0")]
 
@@ -219,7 +219,7 @@ async def test_a_cancelled_batch_keeps_what_is_in_flight_and_cancels_the_rest(
     async with open_worker(redis, tmp_path, concurrency=1) as worker:
         worker.client.answer = _stopping(worker, StopReason.CANCELLED)
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     verdicts = [outcome.verdict for outcome in read_outcomes(worker.part(0))]
     assert end is BatchEnd.DONE
@@ -236,7 +236,7 @@ async def test_a_batch_claimed_after_the_cancellation_sends_nothing(
     async with open_worker(redis, tmp_path) as worker:
         worker.process._client = None
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     assert end is BatchEnd.DONE
     assert {o.verdict for o in read_outcomes(worker.part(0))} == {Verdict.CANCELLED}
@@ -252,7 +252,7 @@ async def test_a_former_owner_publishes_nothing(redis: Redis, tmp_path: Path) ->
             return answers(1)
 
         worker.client.answer = lose
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert worker.published() == []
 
@@ -278,7 +278,7 @@ async def test_what_cannot_be_worked_on_here_pauses_the_job(
     state, reason = await _state(redis)
     assert state is JobState.PAUSED
     assert match in (reason or "")
-    assert await Store(redis).unclaimed(JOB) == ["0"]
+    assert list(await Store(redis).unclaimed(JOB)) == ["0"]
 
 
 def _stopping(worker: Worker, reason: StopReason) -> Callable[[Request], Step]:

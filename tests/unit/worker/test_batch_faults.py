@@ -71,7 +71,7 @@ async def test_a_batch_that_keeps_killing_its_workers_is_set_aside(
         await claim(ledger)
     await end_lease(redis)
     async with open_worker(redis, tmp_path, max_deliveries=5) as worker:
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     outcomes = read_outcomes(worker.part(0))
     assert end is BatchEnd.DONE
@@ -107,7 +107,7 @@ async def test_an_error_nobody_foresaw_leaves_the_slots_to_the_next_batch(
         with pytest.raises(ZeroDivisionError):
             await run_batch(worker.process, JOB, "0")
 
-        assert await run_batch(worker.process, JOB, "1") is BatchEnd.DONE
+        assert (await run_batch(worker.process, JOB, "1")).end is BatchEnd.DONE
 
 
 async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
@@ -118,7 +118,7 @@ async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
     another = make_ledger(redis, "another")
     async with open_worker(redis, tmp_path) as worker:
         worker.ledger.meanwhile = partial(_overtake, redis, "0")
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert worker.published() == []
 
@@ -155,7 +155,7 @@ async def test_a_worker_whose_redis_is_gone_for_good_saves_what_was_paid_for_in_
             return answers(request.rows)
 
         worker.client.answer = end_all
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     assert end is BatchEnd.RELEASED
     (rescued,) = (tmp_path / "rescued").iterdir()
@@ -181,7 +181,7 @@ async def test_the_finalizer_ends_the_run_and_the_job(
         again = await run_final(worker.process, JOB)
 
     status = await store.status(JOB)
-    assert (first, again) == (BatchEnd.DONE, BatchEnd.REFUSED)
+    assert (first.end, again.end) == (BatchEnd.DONE, BatchEnd.REFUSED)
     assert status is not None
     assert status.state is (ending or JobState.COMPLETED)
     assert status.rows_done == 3
@@ -196,7 +196,7 @@ async def test_a_finalizer_that_lost_its_lease_does_not_end_the_job(
         await run_batch(worker.process, JOB, "0")
         _write_input(worker.runs.folder)
         worker.ledger.meanwhile = partial(_overtake, redis, FINAL)
-        end = await run_final(worker.process, JOB)
+        end = (await run_final(worker.process, JOB)).end
 
     status = await store.status(JOB)
     assert end is BatchEnd.LOST
@@ -207,8 +207,8 @@ async def test_a_finalizer_that_lost_its_lease_does_not_end_the_job(
 async def test_nobody_finalizes_a_job_that_runs(redis: Redis, tmp_path: Path) -> None:
     await submit_batches(redis)
     async with open_worker(redis, tmp_path) as worker:
-        assert await run_final(worker.process, JOB) is BatchEnd.REFUSED
-        assert await run_final(worker.process, "nobody") is BatchEnd.REFUSED
+        assert (await run_final(worker.process, JOB)).end is BatchEnd.REFUSED
+        assert (await run_final(worker.process, "nobody")).end is BatchEnd.REFUSED
 
 
 async def test_a_rejected_row_stays_rejected_in_the_next_delivery(
@@ -272,11 +272,11 @@ async def test_a_batch_claimed_while_the_worker_stops_is_given_back_unsent(
             return lease
 
         worker.process.ledger.claim = claim_and_stop  # type: ignore[method-assign]
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
     assert end is BatchEnd.RELEASED
     assert worker.sent == []
-    assert await Store(redis).unclaimed(JOB) == ["0"]
+    assert await Store(redis).unclaimed(JOB) == {"0": 3}
 
 
 async def test_a_batch_that_is_still_open_here_is_not_opened_twice(
@@ -289,7 +289,7 @@ async def test_a_batch_that_is_still_open_here_is_not_opened_twice(
         worker.process.open[JOB, "0"] = first
         await end_lease(redis, "0")
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert end is BatchEnd.REFUSED
         assert worker.process.open[JOB, "0"] is first
@@ -302,7 +302,7 @@ async def test_a_run_that_cannot_be_finalized_ends_as_failed(redis: Redis, tmp_p
         await claim(worker.process.ledger, FINAL)
         await end_lease(redis, FINAL)
 
-        end = await run_final(worker.process, JOB)
+        end = (await run_final(worker.process, JOB)).end
 
     status = await Store(redis).status(JOB)
     assert end is BatchEnd.DONE

@@ -250,7 +250,7 @@ async def test_the_last_batch_and_no_other_elects_the_finalizer(redis: Redis) ->
     ends = [await ledger.count_off(lease) for lease in leases]
 
     assert ends == [CountOff.COUNTED, CountOff.COUNTED, CountOff.LAST]
-    assert await store.unclaimed(JOB) == [FINAL]
+    assert await store.unclaimed(JOB) == {FINAL: None}
     assert await redis.hget(f"job:{{{JOB}}}", "state") == b"finalizing"
 
 

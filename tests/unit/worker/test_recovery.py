@@ -59,7 +59,7 @@ async def test_what_was_paid_for_is_in_the_run_when_redis_is_wiped(
     async with open_worker(redis, tmp_path, concurrency=1) as worker:
         _wipes(worker, redis, nth=2)
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert end is BatchEnd.LOST
         assert _rescued(worker) == sorted(worker.sent)
@@ -89,7 +89,7 @@ async def test_a_batch_lost_to_another_worker_is_not_rescued(redis: Redis, tmp_p
 
         worker.client.answer = lose
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
 
         assert end is BatchEnd.LOST
         assert _rescued(worker) == []
@@ -110,7 +110,7 @@ async def test_a_part_written_before_redis_lost_its_last_second_is_not_paid_for_
         store = await submit_batches(redis, 2)
         await _restart(redis)
 
-        end = await run_batch(worker.process, JOB, "0")
+        end = (await run_batch(worker.process, JOB, "0")).end
         await run_batch(worker.process, JOB, "1")
 
         status = await store.status(JOB)

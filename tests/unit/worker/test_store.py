@@ -14,6 +14,7 @@ from tests.unit.worker.making import (
     make_rows,
     make_spec,
     names,
+    submit,
     submit_batches,
 )
 from worker.codec import encode_rows
@@ -206,6 +207,15 @@ async def test_a_cancelled_job_is_not_paused_by_a_request_in_flight(redis: Redis
 
     assert not await store.pause(JOB, "bad key")
     assert (await _status(store)).state is JobState.IN_PROGRESS
+
+
+async def test_batches_are_named_with_their_rows(redis: Redis) -> None:
+    """The last one is shorter; one that was struck off has none left."""
+    spec = make_spec(rows=5, batches=2)
+    store = await submit(redis, spec, [make_rows(3), make_rows(2, first=3)])
+
+    assert await store.unclaimed(JOB) == {"0": 3, "1": 2}
+    assert await store.row_counts(JOB, ["1", "7", "final"]) == {"1": 2, "7": None, "final": None}
 
 
 async def test_a_job_is_resumed_by_one_producer_at_a_time(redis: Redis) -> None:

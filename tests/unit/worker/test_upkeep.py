@@ -229,7 +229,7 @@ async def test_as_many_messages_are_published_again_as_the_broker_has_too_few(
         await redis.zadd(f"job:{{{JOB}}}:queued", {"0": 1, "1": 1})
         await _reap(worker.process)  # the messages above still wait
         both = worker.published()
-        publish(worker.process.app, JOB, name="reviews", batches=["1"])
+        publish(worker.process.app, JOB, name="reviews", batches={"1": 3})
         await _reap(worker.process)
 
         assert both == [(JOB, "0"), (JOB, "1")]

@@ -1,0 +1,148 @@
+"""Flower, started as a user starts it: what it says of the batches is readable and true."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.system import KEY, System, wait_until
+
+pytestmark = pytest.mark.integration
+
+ROWS = 250
+_PROMPT = ("--prompt", "Say: {text}", "--openai-model", "gpt-4o-mini", "--batch-size", "100")
+
+
+class Flower:
+    """A running Flower, asked over HTTP as a browser asks it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            return str(response.read().decode())
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """All tasks, oldest first."""
+        found: dict[str, dict[str, Any]] = json.loads(self.text("/api/tasks"))
+        return sorted(found.values(), key=lambda task: task["received"] or 0)
+
+    def results(self) -> list[str]:
+        """The results of the tasks that have ended, without the quotes."""
+        return [str(task["result"]).strip("'") for task in self.tasks() if task["result"]]
+
+    def waiting(self) -> int:
+        """How many messages wait, as its broker page shows it."""
+        lengths: dict[str, Any] = json.loads(self.text("/api/queues/length"))
+        return sum(queue["messages"] for queue in lengths["active_queues"])
+
+
+@pytest.fixture
+def flower(system: System) -> Iterator[Flower]:
+    """``celery -A worker flower`` on a free port, with nothing said but the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (system.folder / "flower.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--port={port}"],
+            cwd=system.folder,
+            env={**system.environment, "FLOWER_UNAUTHENTICATED_API": "true"},
+            stdout=log,
+            stderr=log,
+        )
+    made = Flower(port)
+    wait_until(lambda: _answers(made))
+    assert process.poll() is None
+    yield made
+    process.terminate()
+    process.wait(20)
+
+
+def _answers(flower: Flower) -> bool:
+    try:
+        return flower.text("/healthcheck") == "OK"
+    except OSError:
+        return False
+
+
+def test_flower_shows_each_batch_with_its_job_number_and_rows(
+    system: System, flower: Flower
+) -> None:
+    path = system.folder / "rows.txt"
+    path.write_text("".join(f"SECRETTEXT {number}\n" for number in range(ROWS)))
+    submitted = system.producer("submit", str(path), *_PROMPT, "--run-name", "my reviews")
+    job_id = submitted.stdout.strip()
+
+    assert flower.waiting() == 3  # of whatever priority: ours is not kombu's default
+
+    system.start_worker()
+    watched = system.producer("watch", job_id)
+    wait_until(lambda: len(flower.results()) == 4)
+
+    assert watched.returncode == 0, watched.stderr
+    assert flower.waiting() == 0
+    tasks = flower.tasks()
+    assert {task["state"] for task in tasks} == {"SUCCESS"}
+    assert sorted(task["args"] for task in tasks) == [
+        "('my reviews', batch 0, 100 rows)",
+        "('my reviews', batch 1, 100 rows)",
+        "('my reviews', batch 2, 50 rows)",
+        "('my reviews', final, 250 rows)",
+    ]
+    assert sorted(flower.results()) == [
+        "done: my reviews, batch 0, 100 rows: 100 succeeded, 0 dead",
+        "done: my reviews, batch 1, 100 rows: 100 succeeded, 0 dead",
+        "done: my reviews, batch 2, 50 rows: 50 succeeded, 0 dead",
+        "done: my reviews, final, 250 rows: completed",
+    ]
+    seen = flower.text("/api/tasks") + flower.text("/tasks") + flower.text("/metrics")
+    assert "SECRETTEXT" not in seen
+    assert KEY not in seen
+    succeeded = re.findall(r'flower_events_total\{.*type="task-succeeded".*\} (\S+)', seen)
+    assert sum(map(float, succeeded)) == 4
+
+
+def test_a_batch_that_waits_or_is_given_back_is_no_failure(system: System, flower: Flower) -> None:
+    """It waits for a limit: STARTED. Its worker is asked to stop: given back, and so it says."""
+    path = system.folder / "rows.txt"
+    path.write_text("".join(f"row {number}\n" for number in range(50)))
+    system.producer("submit", str(path), *_PROMPT, "--rpm", "60")
+    worker = system.start_worker()
+    wait_until(lambda: [t for t in flower.tasks() if t["state"] == "STARTED"])
+    wait_until(lambda: system.simulator.stats()["accepted"] > 0)
+
+    assert [task["state"] for task in flower.tasks()] == ["STARTED"]
+
+    worker.terminate()
+    assert worker.wait(30) == 0
+    wait_until(flower.results)
+
+    first, *others = flower.results()
+    assert re.fullmatch(
+        r"released: rows.txt · gpt-4o-mini, batch 0, 50 rows: \d+ succeeded, 0 dead, shutdown",
+        first,
+    )
+    # There are others where the stopping worker met its own message again.
+    assert all(result.startswith(("released: ", "refused: ")) for result in others), others
+    wait_until(lambda: [t for t in flower.tasks() if t["state"] == "PENDING"])
+    assert {task["state"] for task in flower.tasks()} == {"SUCCESS", "PENDING"}
+    assert flower.waiting() == 1  # published again, before all new ones
+
+
+def test_flower_listens_on_loopback_unless_told_otherwise(flower: Flower) -> None:
+    """Flower's own default is every address, and no password."""
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", flower.port)) == 0
+    with socket.socket() as probe:
+        # Another address of this machine: whoever listens on all of them answers there.
+        assert probe.connect_ex(("127.0.0.2", flower.port)) != 0
