@@ -84,7 +84,7 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
             extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": lease},
         )
         return refused(name=spec.name, detail=lease)
-    batch = OpenBatch(lease, spec)
+    batch = OpenBatch(lease, spec, meter=process.meter)
     process.open[job_id, number] = batch
     if process.stopping.reason is not None:  # the signal came while the claim was on its way
         batch.sending.set(process.stopping.reason)
@@ -93,6 +93,7 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
         end = await _work_off(process, batch)
     finally:
         del process.open[job_id, number]
+    process.meter.deliveries[end] += 1
     return _ended(batch, end, time.monotonic() - started_s)
 
 

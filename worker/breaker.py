@@ -270,6 +270,11 @@ class Breakers:
             self._tasks.start_soon(known.serve)
         return known
 
+    @property
+    def are_open(self) -> bool:
+        """Whether any endpoint is down."""
+        return any(breaker.is_open for breaker in list(self._breakers.values()))
+
     async def look(self) -> None:
         """Hear what other workers have found. Raises ``StoreError``."""
         for breaker in self._breakers.values():

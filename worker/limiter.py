@@ -42,6 +42,14 @@ class _Waiter:
     turn: asyncio.Future[None]
 
 
+@dataclass(slots=True)
+class Waits:
+    """How long requests have waited for their turn, and how many turns were given."""
+
+    waited_s: float = 0.0
+    turns: int = 0
+
+
 class Limiter:
     """The shared limits of one endpoint, key and OpenAI model, as one process sees them.
 
@@ -49,10 +57,13 @@ class Limiter:
     words what its rows wait for, or nothing.
     """
 
-    def __init__(self, redis: Redis, key: str, limits: Limits) -> None:
+    def __init__(
+        self, redis: Redis, key: str, limits: Limits, *, waits: Waits | None = None
+    ) -> None:
         self._redis = redis
         self._key = key
         self._limits = limits
+        self._waits = waits or Waits()
         self._waiters: deque[_Waiter] = deque()
         self._has_waiters = asyncio.Event()
         self._paused_until_s = 0.0
@@ -79,6 +90,7 @@ class Limiter:
             StoppedError: the batch stops; nothing may be sent.
         """
         loop = asyncio.get_running_loop()
+        began_s = loop.time()
         if self.is_limited:
             self._refuse_oversize(tokens)
             waiter = _Waiter(tokens=tokens, turn=loop.create_future())
@@ -87,6 +99,8 @@ class Limiter:
             await stop.wait(waiter.turn)
         while (pause_s := self._paused_until_s - loop.time()) > 0:
             await stop.sleep(pause_s)
+        self._waits.waited_s += loop.time() - began_s
+        self._waits.turns += 1
 
     def settle(self, estimated_tokens: int, used_tokens: int) -> None:
         """Correct a reservation by what was used. Takes effect with the next reservation."""
@@ -170,6 +184,7 @@ class Limiters:
     def __init__(self, redis: Redis, tasks: TaskGroup) -> None:
         self._redis = redis
         self._tasks = tasks
+        self.waits = Waits()  # of all of them
         self._limiters: dict[tuple[str, Limits], Limiter] = {}
 
     def of(self, limit_key: str, openai_model: str, limits: Limits) -> Limiter:
@@ -177,6 +192,8 @@ class Limiters:
         key = keys.limit(limit_key, openai_model)
         known = self._limiters.get((key, limits))
         if known is None:
-            known = self._limiters[key, limits] = Limiter(self._redis, key, limits)
+            known = self._limiters[key, limits] = Limiter(
+                self._redis, key, limits, waits=self.waits
+            )
             self._tasks.start_soon(known.serve)
         return known

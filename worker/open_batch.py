@@ -10,6 +10,7 @@ from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
 from worker.ledger import Pending
 from worker.limiter import Limiter
+from worker.meter import Meter
 from worker.stop import Stop, StopReason
 
 
@@ -19,9 +20,10 @@ class OpenBatch:
     ``sending`` stops new requests; ``holding`` stops everything, waits for services included.
     """
 
-    def __init__(self, lease: Lease, spec: JobSpec) -> None:
+    def __init__(self, lease: Lease, spec: JobSpec, *, meter: Meter | None = None) -> None:
         self.lease = lease
         self.spec = spec
+        self._meter = meter or Meter()
         self.sending = Stop()
         self.holding = Stop()
         self.pending = Pending()
@@ -65,6 +67,7 @@ class OpenBatch:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Take outcomes in; the next flush writes them."""
+        self._meter.count([o for o in outcomes if o.index not in self.outcomes])
         for outcome in outcomes:
             self.outcomes[outcome.index] = outcome
         self.pending.outcomes += outcomes

@@ -32,6 +32,7 @@ from worker.gate import Gate
 from worker.jobs import JobSpec
 from worker.ledger import Ledger
 from worker.limiter import Limiters
+from worker.meter import Meter
 from worker.open_batch import OpenBatch
 from worker.redis_client import connect
 from worker.runs import Runs
@@ -64,6 +65,7 @@ class Process:
         self.limiters = Limiters(self.redis, tasks)
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()
+        self.meter = Meter()
         self.runs = runs or Runs(settings.tracking_uri)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}

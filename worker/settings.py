@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
     log_format: Literal["text", "json"] = "text"
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where Prometheus may ask this process; without one, nothing listens."""
+    metrics_host: str = "127.0.0.1"
     parent_pid: int | None = None
     """End when this process ends: set for workers that ``producer run`` starts."""
 

@@ -22,6 +22,7 @@ from worker.demand import make_demand_step
 from worker.final import run_final
 from worker.jobs import FINAL
 from worker.logs import set_up_logs
+from worker.metrics import serve_metrics
 from worker.process import Process, ProcessThread
 from worker.recovery import rescue_regularly
 from worker.settings import read_settings
@@ -94,6 +95,8 @@ def _set_up_logs(**_: Any) -> None:  # noqa: ANN401
 def _start(**_: Any) -> None:  # noqa: ANN401
     """The reaper must run in every worker, also in one that has not had a message yet."""
     thread.start()
+    if settings.metrics_port is not None and thread.process is not None:
+        serve_metrics(thread.process, host=settings.metrics_host, port=settings.metrics_port)
     if settings.parent_pid is not None:
         threading.Thread(target=_end_with, args=(settings.parent_pid,), daemon=True).start()
 

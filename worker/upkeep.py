@@ -42,6 +42,8 @@ async def flush_regularly(process: Process) -> None:
         await asyncio.sleep(FLUSH_S)
         if process.gate.is_closed or any(batch.pending for batch in process.open.values()):
             await _tolerant(flush, process)
+        else:
+            process.meter.all_written()
 
 
 async def flush(process: Process) -> None:
@@ -60,6 +62,14 @@ async def flush(process: Process) -> None:
             for batch, (_, pending) in zip(batches, taken, strict=True):
                 batch.pending.put_back(pending)
             raise
+        process.meter.all_written()
+        for _, pending in taken:
+            process.meter.count_requests(
+                sent=pending.sent,
+                answered=pending.answered,
+                retried=pending.retried,
+                throttled=pending.throttled,
+            )
         for batch, is_held in zip(batches, held, strict=True):
             if not is_held:
                 batch.lose()
