@@ -20,10 +20,10 @@ import click
 
 from flavor.types import Json
 from producer.local import LocalOptions, LocalResult, run_locally
-from producer.results import read_results
+from producer.outcomes import read_results
 from producer.services import open_services
 from producer.simulator import SimulatorSettings, serve
-from producer.submit import SubmitOptions
+from producer.submission import SubmitOptions
 from worker.settings import Settings
 
 DEMO_INPUT = Path(__file__).with_name("data") / "demo_reviews.csv"

@@ -18,7 +18,7 @@ from producer.progress import watch
 from producer.reading import read_spec_of, read_status
 from producer.resume import resume_job
 from producer.services import Services, open_services
-from producer.submit import SubmitOptions, enqueue, prepare
+from producer.submission import SubmitOptions, enqueue, prepare
 from worker.jobs import JobSpec, Verdict
 from worker.runs import prepare_tracking
 from worker.settings import Settings

@@ -9,8 +9,8 @@ import anyio
 import click
 
 from flavor.errors import InputError
+from producer.outcomes import ResultFormat, read_results, write_results
 from producer.reading import read_spec_of
-from producer.results import ResultFormat, read_results, write_results
 from producer.services import open_services
 from worker.settings import read_settings
 

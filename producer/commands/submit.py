@@ -14,7 +14,7 @@ from producer.options import job_options, submit_values
 from producer.progress import watch
 from producer.reading import read_status
 from producer.services import open_services
-from producer.submit import SubmitOptions, enqueue, prepare
+from producer.submission import SubmitOptions, enqueue, prepare
 from worker.settings import read_settings
 
 

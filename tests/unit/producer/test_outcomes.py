@@ -15,7 +15,7 @@ import pytest
 
 from flavor.errors import InputError
 from producer.commands.results import results
-from producer.results import ResultFormat, write_results
+from producer.outcomes import ResultFormat, write_results
 from tests.unit.worker.making import make_spec
 
 HUGE = 10**30
