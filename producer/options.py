@@ -137,6 +137,13 @@ _OPTIONS = [
         "--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the run. Repeatable."
     ),
     click.option(
+        "--trace",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="Log this share of the requests as MLflow traces, such as 0.01. [default: none]",
+    ),
+    click.option(
         "--log-input/--no-log-input",
         default=True,
         show_default=True,

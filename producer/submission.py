@@ -35,7 +35,7 @@ from worker.runs import INPUTS, SPEC_FILE, TAG_STATE, input_dataset, prepare_tra
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 200
-EMBEDDINGS_BATCH_SIZE = 2048
+_BATCH_SIZES = {Task.EMBEDDINGS: 2048}
 """An embeddings batch fills one request. Source: openai 3.54.0, resources/embeddings.py."""
 
 PARAMS_COLUMN = "params"
@@ -67,6 +67,7 @@ class SubmitOptions:
     run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     log_input: bool = True
+    trace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,9 @@ async def prepare(services: Services, options: SubmitOptions) -> AsyncIterator[P
     await asyncio.to_thread(prepare_tracking, services.settings.tracking_uri)
     model = await asyncio.to_thread(_read_model, options)
     check_params(model.task, options.params)
-    batch_size = options.batch_size or _default_batch_size(model.task)
+    if options.trace and model.task is Task.PYFUNC:
+        raise InputError("--trace shows requests, and this model sends none of ours")
+    batch_size = options.batch_size or _BATCH_SIZES.get(model.task, BATCH_SIZE)
     price = _price(options, model)
     with Spool(
         encode_rows, options=BatchOptions(batch_size=batch_size), has_ids=bool(options.id_column)
@@ -187,10 +190,6 @@ def _logged_model(services: Services, prepared: Prepared) -> ModelSpec:
     return log_prompt_model(services.runs, prepared.model, experiment=prepared.options.experiment)
 
 
-def _default_batch_size(task: Task) -> int:
-    return EMBEDDINGS_BATCH_SIZE if task is Task.EMBEDDINGS else BATCH_SIZE
-
-
 def _price(options: SubmitOptions, model: ModelSpec) -> Price | None:
     if options.price is not None:
         return parse_price(options.price)
@@ -240,6 +239,7 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
         price=prepared.price,
         limits=prepared.limits,
         is_input_logged=options.log_input,
+        trace=options.trace,
     )
 
 

@@ -90,7 +90,7 @@ class JobSpec:
     It stands in Redis and, as ``job.json``, in the run: with Redis wiped the job can be rebuilt
     from it. ``model_uri`` is pinned (an alias became a version), so that all workers run the same
     model. ``columns`` maps the template's variables to the input's columns. ``params`` are the
-    job's own request parameters.
+    job's own request parameters. ``trace`` is the share of its requests that are logged as traces.
     """
 
     job_id: str
@@ -113,6 +113,7 @@ class JobSpec:
     price: Price | None = None
     limits: Limits = field(default_factory=Limits)
     is_input_logged: bool = True
+    trace: float = 0.0
 
     def to_json(self) -> str:
         """The spec as indented JSON, as it stands in ``job.json``."""

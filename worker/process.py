@@ -40,6 +40,7 @@ from worker.settings import Settings
 from worker.slots import Slots
 from worker.stop import Stop
 from worker.store import Store
+from worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Process:
         self.gate = Gate()
         self.meter = Meter()
         self.runs = runs or Runs(settings.tracking_uri)
+        self.traces = Traces(self.runs)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}
         self.stopping = Stop()  # set when the process shall end: nothing new is claimed
@@ -167,6 +169,7 @@ class Process:
         if self._client is not None:
             await self._client.close()
         await self.redis.aclose()
+        await asyncio.to_thread(self.traces.close)
         self._mlflow_threads.shutdown(wait=False, cancel_futures=True)
         self.predict_threads.shutdown(wait=False, cancel_futures=True)
 

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     """Send rows that share one request until each has its outcome, in the order given.
 
-    Waits as long as limits, pauses and retries need, at most ``way.deadline_s``.
+    Waits as long as limits, pauses and retries need, at most ``way.deadline_s``. What was sent is
+    shown to ``way.trace`` once its outcomes are known.
 
     Raises:
         JobError: the endpoint refuses every request; these rows have no outcome.
@@ -44,12 +45,14 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
             first = await run_rows(rows[:half], way)
             way.record(first)  # answered, whatever becomes of the others
             return first + await run_rows(rows[half:], way)
-        return [_dead(rows[0], Verdict.REJECTED, info=error.info, trip=trip)]
+        outcomes = [_dead(rows[0], Verdict.REJECTED, info=error.info, trip=trip)]
     except (TransientError, ThrottledError) as error:
-        return [_dead(row, Verdict.EXHAUSTED, info=error.info, trip=trip) for row in rows]
+        outcomes = [_dead(row, Verdict.EXHAUSTED, info=error.info, trip=trip) for row in rows]
     except asyncio.TimeoutError:  # not the builtin one before Python 3.11
         info = _deadline_info(trip, way.deadline_s)
-        return [_dead(row, Verdict.EXHAUSTED, info=info, trip=trip) for row in rows]
+        outcomes = [_dead(row, Verdict.EXHAUSTED, info=info, trip=trip) for row in rows]
+    if trip is not None and trip.is_sent:
+        way.trace(trip, outcomes)
     return outcomes
 
 
@@ -93,6 +96,7 @@ async def _send(trip: Trip) -> tuple[list[RowReply], Response]:
         tally.answered += error.info.status is not None
         raise
     tally.answered += 1
+    trip.response = response
     return trip.way.model.replies(trip.request, response), response
 
 

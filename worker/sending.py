@@ -70,6 +70,7 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         price=batch.spec.price,
         tally=batch.pending,
         record=batch.record,
+        trace=process.traces.of(batch.spec),
     )
 
 

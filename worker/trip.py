@@ -84,7 +84,8 @@ class Way:
     """What the rows of one batch need on their way.
 
     ``tally`` counts the requests they make. ``record`` takes outcomes as soon as they are known,
-    and may be given the same ones again.
+    and may be given the same ones again. ``trace`` sees every request that was sent, when its rows
+    have their outcomes.
     """
 
     model: SupportsRequest
@@ -98,6 +99,7 @@ class Way:
     price: Price | None = None
     tally: Pending = field(default_factory=Pending)
     record: Callable[[Sequence[Outcome]], None] = lambda _: None
+    trace: Callable[[Trip, Sequence[Outcome]], None] = lambda *_: None
     retrying: AsyncRetrying = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ class Trip:
     refusals: int = 0
     is_sent: bool = False  # at least once
     last: RequestError | None = None
+    response: Response | None = None  # the last one
     started_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     _ends_s: float = 0.0
     _scope: Timeout | None = None
