@@ -7,8 +7,10 @@ from difflib import get_close_matches
 from importlib import import_module
 
 import click
+from click.exceptions import NoArgsIsHelpError
+from click.shell_completion import CompletionItem
 
-from flavor.errors import BatchError
+from flavor.errors import BatchError, TrackingError
 
 INTERRUPTED = 130  # as shells say it: 128 + SIGINT
 
@@ -44,6 +46,15 @@ class _LazyGroup(click.Group):
         command = getattr(import_module(f"producer.commands.{module}"), cmd_name)
         return command if isinstance(command, click.Command) else None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands from the table above: a shell asks at every press of TAB."""
+        commands = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + super(click.Group, self).shell_complete(ctx, incomplete)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -72,11 +83,19 @@ def main() -> None:
     """Entry point: an error of ours is one line on stderr and status 1."""
     try:
         cli.main(prog_name="producer", standalone_mode=False)
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        see = f"; see {context.command_path} --help" if context else ""
+        click.echo(f"error: {error.format_message().rstrip('.')}{see}", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except TrackingError as error:
+        click.echo(f"error: {error}; start MLflow or set MLFLOW_TRACKING_URI", err=True)
+        sys.exit(1)
     except BatchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,9 @@ SPEC_FILE = "job.json"
 TAG_STATE = "batch.state"
 TAG_JOB = "batch.job"
 
+_SOCKET_ERROR = re.compile(r"\[Errno -?\d+\] [\w ]+")
+"""The reason at the end of five hundred characters about connection pools."""
+
 _ENVIRONMENT = {
     # MLflow's own seven retries take minutes; the caller retries, and says so meanwhile.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -63,7 +67,8 @@ class Runs:
         if tracking_uri is not None:
             mlflow.set_tracking_uri(tracking_uri)
         self.tracking_uri = mlflow.get_tracking_uri()
-        self._client = MlflowClient()
+        with _translated_errors():  # a URI that MLflow cannot use
+            self._client = MlflowClient()
 
     def select_experiment(self, name: str) -> None:
         """Let models that are logged from here on belong to this experiment, new or not."""
@@ -246,6 +251,8 @@ def _translated_errors() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise InputError(f"MLflow: {_first_line(error)}") from error
+        if (refused := _SOCKET_ERROR.search(str(error))) is not None:
+            raise TrackingError(f"MLflow cannot be reached: {refused.group()}") from error
         raise TrackingError(f"MLflow: {_first_line(error)}") from error
     except OSError as error:  # requests' errors are among them, and a full disk
         raise TrackingError(f"MLflow cannot be reached: {_first_line(error)}") from error
