@@ -202,8 +202,10 @@ def _input_name(path: str) -> str:
 
 
 def _job_name(prepared: Prepared) -> str:
-    model = prepared.model.registered_name or prepared.openai_model or prepared.model.uri
-    return f"{prepared.input_name} · {model}"
+    model = prepared.model
+    name = model.registered_name or prepared.openai_model or model.uri
+    version = f" v{model.registered_version}" if model.registered_version else ""
+    return f"{prepared.input_name} · {name}{version}"
 
 
 def _tags(prepared: Prepared) -> dict[str, str]:

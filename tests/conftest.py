@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from flavor.errors import InputError
 from producer.embedded import embedded_redis
 from tests.fake_redis import FakeRedis
-from tests.system import KEY, Simulator, System
+from tests.system import KEY, Simulator, System, simulated_api
 from worker.redis_client import connect, text
 
 _LASTING = ("jobs", "jobs:active", "jobs:drafts", "limit:", "job:")
@@ -60,27 +60,8 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
 @pytest.fixture
 def start_simulator() -> Iterator[Callable[..., Simulator]]:
     """Start simulated APIs with the given options of ``producer simulate``."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*options: str) -> Simulator:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "producer.simulator", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return Simulator(
-            base_url=json.loads(process.stdout.readline())["base_url"], process=process
-        )
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(10)
-        assert process.stdout is not None
-        process.stdout.close()
+    with ExitStack() as started:
+        yield lambda *options: started.enter_context(simulated_api(*options))
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,24 @@ class Simulator:
         body = json.dumps(settings).encode()
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
         urllib.request.urlopen(request, timeout=10).close()
+
+
+@contextmanager
+def simulated_api(*options: str) -> Iterator[Simulator]:
+    """A simulated API with these options of ``producer simulate``, for the length of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "producer.simulator", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield Simulator(base_url=json.loads(process.stdout.readline())["base_url"], process=process)
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
 
 
 @dataclass
@@ -104,6 +122,13 @@ class System:
             text=True,
             timeout=100,
         )
+
+    def python(self, code: str) -> str:
+        """What a script of the user's prints, in this system's environment."""
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            check=True, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+        ).stdout  # fmt: skip
 
     def status(self, job_id: str) -> dict[str, Any]:
         """What ``producer status --json`` says."""

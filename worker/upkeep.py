@@ -140,8 +140,7 @@ async def _sample(process: Process, job_id: str) -> None:
             process.runs.log_metrics,
             job_id,
             progress_metrics(status),
-            step=metric_step(spec),
-            model_id=spec.model_id,
+            step=metric_step(spec),  # not linked to the model: its page would list every point
         )
 
 
