@@ -58,13 +58,24 @@ def embedded_redis() -> Iterator[str]:
 
 
 class Workers:
-    """Celery workers as child processes; one that dies is started again."""
+    """Celery workers as child processes; one that dies is started again, ``most_restarts`` times.
 
-    def __init__(self, count: int, environment: Mapping[str, str], log_path: Path) -> None:
+    That is to be more often than a deadly batch is delivered: then the batch is set aside first.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        environment: Mapping[str, str],
+        log_path: Path,
+        most_restarts: int,
+    ) -> None:
         self._environment = {**os.environ, **environment, "BATCH_PARENT_PID": str(os.getpid())}
         self._log_path = log_path
         self._processes = [self._start(number) for number in range(count)]
         self._restarts = 0
+        self._most_restarts = most_restarts
 
     def supervise(self) -> None:
         """Start again whoever died. Call it every now and then.
@@ -75,7 +86,7 @@ class Workers:
         for number, process in enumerate(self._processes):
             if process.poll() is not None:
                 self._restarts += 1
-                if self._restarts > 3 * len(self._processes):
+                if self._restarts > self._most_restarts:
                     raise InputError(
                         f"the workers keep ending (status {process.returncode}); "
                         f"see {self._log_path}"

@@ -112,7 +112,12 @@ async def _workers(services: Services, local: LocalOptions) -> AsyncIterator[Wor
         **({"BATCH_CONCURRENCY": str(local.concurrency)} if local.concurrency else {}),
         **local.environment,
     }
-    workers = Workers(local.workers, environment, WORKER_LOG)
+    workers = Workers(
+        local.workers,
+        environment=environment,
+        log_path=WORKER_LOG,
+        most_restarts=local.workers * (services.settings.max_deliveries + 1),
+    )
     try:
         yield workers
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,9 +105,7 @@ mlflow.models.set_model(Deadly())
 """
 
 
-def test_a_batch_that_keeps_killing_its_worker_is_set_aside_and_the_others_end_well(
-    system: System,
-) -> None:
+def _log_deadly(system: System) -> str:
     (system.folder / "deadly.py").write_text(_DEADLY)
     log = (
         "import mlflow; from mlflow.models import infer_signature; import pandas as pd;"
@@ -114,9 +113,19 @@ def test_a_batch_that_keeps_killing_its_worker_is_set_aside_and_the_others_end_w
         "print(mlflow.pyfunc.log_model(name='deadly', python_model='deadly.py', signature=s,"
         " pip_requirements=[]).model_uri)"
     )
-    uri = system.python(log).strip().splitlines()[-1]
+    return system.python(log).strip().splitlines()[-1]
+
+
+def _write_deadly_rows(system: System) -> Path:
     path = system.folder / "rows.txt"
     path.write_text("".join(f"row {n}\n" if n != 25 else "die\n" for n in range(60)))
+    return path
+
+
+def test_a_batch_that_keeps_killing_its_worker_is_set_aside_and_the_others_end_well(
+    system: System,
+) -> None:
+    uri, path = _log_deadly(system), _write_deadly_rows(system)
     settings = {"BATCH_LEASE_S": "3", "BATCH_MAX_DELIVERIES": "2", "BATCH_OPEN_BATCHES": "1"}
     worker = system.start_worker(**settings)
     done = system.producer("submit", str(path), "--model", uri, "--batch-size", "20")
@@ -133,3 +142,17 @@ def test_a_batch_that_keeps_killing_its_worker_is_set_aside_and_the_others_end_w
     assert len(rows) == 60
     assert {row["error_type"] for row in rows.values()} == {None, "BatchSetAside"}
     assert len(dead) == 20
+
+
+@pytest.mark.soak
+def test_run_on_this_machine_outlives_a_deadly_batch(system: System) -> None:
+    uri, path = _log_deadly(system), _write_deadly_rows(system)
+
+    done = system.producer(
+        "run", str(path), "--model", uri, "--batch-size", "20", without=("REDIS_URL",)
+    )
+
+    assert done.returncode == 3, done.stderr
+    rows = _results(system, done.stdout.strip())
+    assert sum(row["error_type"] == "BatchSetAside" for row in rows.values()) == 20
+    assert sum(row["verdict"] == "succeeded" for row in rows.values()) == 40
