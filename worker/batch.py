@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +27,7 @@ from worker.publish import publish_part
 from worker.recovery import recall, rescue
 from worker.sending import send_rows
 from worker.stop import StoppedError, StopReason
+from worker.suspects import is_suspect
 from worker.upkeep import flush
 
 log = logging.getLogger(__name__)
@@ -101,7 +103,8 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
     try:
         rows = await _load(process, batch)
         await _hear_of_cancellation(process, batch)
-        await send_rows(process, batch, rows=rows)
+        async with _apart(process, batch):
+            await send_rows(process, batch, rows=rows)
         await process.patiently(partial(flush, process), batch.holding)
         batch.holding.check()
         if len(batch.outcomes) < len(rows):
@@ -122,6 +125,23 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
         await _release(process, batch)
         raise
     return BatchEnd.DONE
+
+
+@asynccontextmanager
+async def _apart(process: Process, batch: OpenBatch) -> AsyncIterator[None]:
+    """Send a suspect's rows while no other suspect is sent; its wait is no delivery."""
+    limit = process.settings.max_deliveries
+    if not is_suspect(batch.lease.deliveries, max_deliveries=limit):
+        yield
+        return
+
+    async def weigh(change: int) -> None:
+        await process.patiently(partial(process.ledger.weigh, batch.lease, change), batch.holding)
+
+    await weigh(-1)
+    async with process.suspects.turn(batch.sending):
+        await weigh(1)  # also where it was stopped: to release it takes one off
+        yield
 
 
 async def _load(process: Process, batch: OpenBatch) -> list[Row]:

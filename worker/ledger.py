@@ -19,13 +19,7 @@ from flavor.types import StrEnum
 from worker import keys
 from worker.codec import encode_outcome
 from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
-from worker.redis_client import (
-    ScriptPipeline,
-    run_script,
-    server_id,
-    text,
-    translated_errors,
-)
+from worker.redis_client import ScriptPipeline, run_script, server_id, text, translated_errors
 
 PICO = 10**12
 """Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
@@ -195,6 +189,11 @@ class Ledger:
         return bool(
             await run_script(self._redis, "release", keys=touched, args=[batch, lease.fence])
         )
+
+    async def weigh(self, lease: Lease, change: int) -> None:
+        """Change how many deliveries count against the batch; not where the lease is lost."""
+        touched = [keys.batch(lease.job_id, lease.batch)]
+        await run_script(self._redis, "weigh", keys=touched, args=[lease.fence, change])
 
     async def finish(self, lease: Lease, state: JobState, totals: Mapping[str, int]) -> None:
         """End the job; its keys expire. ``totals`` replace the progress counts: they are exact.

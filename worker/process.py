@@ -40,6 +40,7 @@ from worker.settings import Settings
 from worker.slots import Slots
 from worker.stop import Stop
 from worker.store import Store
+from worker.suspects import Suspects
 from worker.traces import Traces
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Process:
         self.limiters = Limiters(self.redis, tasks)
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()
+        self.suspects = Suspects()
         self.meter = Meter()
         self.runs = runs or Runs(settings.tracking_uri)
         self.traces = Traces(self.runs)
