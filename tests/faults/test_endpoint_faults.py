@@ -74,6 +74,27 @@ def test_an_endpoint_that_hangs_is_waited_for(
     assert_all_succeeded(system, job_id, rows)
 
 
+def test_an_exhausted_quota_pauses_the_job_and_resume_continues_it(
+    system: System, write_rows: Callable[[int], Path]
+) -> None:
+    rows = 300
+    system.simulator.configure(quota_tokens=1500, latency_s=0.05)
+    system.start_worker(BATCH_CONCURRENCY="16")
+    job_id = submit(system, write_rows(rows), "--batch-size", "25")
+    wait_for_end(system, job_id, expected=4)
+    status = system.status(job_id)
+    assert status["state"] == "paused"
+    assert "quota" in status["reason"]
+    assert 0 < status["rows"]["succeeded"] < rows
+
+    system.simulator.configure(quota_tokens=None)
+    resumed = system.producer("resume", job_id, "--wait")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert_all_succeeded(system, job_id, rows)
+    assert system.simulator.stats()["rows_paid_twice"] == 0
+
+
 def test_answers_that_are_no_answers_cost_an_attempt_and_no_row(
     system: System, write_rows: Callable[[int], Path]
 ) -> None:

@@ -73,6 +73,26 @@ def test_sigkill_of_workers_at_random_moments_loses_no_row_and_pays_only_what_wa
     assert paid["rows_paid_twice"] <= in_flight
 
 
+def test_an_outcome_is_in_redis_within_100_ms_of_its_arrival(
+    system: System, write_rows: Callable[[int], Path], figure: Callable[[str], None]
+) -> None:
+    rows, latency_s = 15, 0.3
+    system.simulator.configure(latency_s=latency_s)
+    system.start_worker(BATCH_CONCURRENCY="1")
+    job_id = submit(system, write_rows(rows))
+    client, sent_s, saved_s = system.redis(), list[float](), list[float]()
+    while len(saved_s) < rows:
+        accepted = system.simulator.stats()["accepted"]
+        saved = int(client.hget(f"job:{{{job_id}}}:counts", "rows_succeeded") or 0)
+        sent_s += [time.monotonic()] * (accepted - len(sent_s))
+        saved_s += [time.monotonic()] * (saved - len(saved_s))
+    lags_s = sorted(saved - sent - latency_s for sent, saved in zip(sent_s, saved_s, strict=True))
+    figure(f"median {lags_s[rows // 2] * 1000:.0f} ms, longest {lags_s[-1] * 1000:.0f} ms")
+
+    assert lags_s[rows // 2] < 0.1
+    wait_for_end(system, job_id)
+
+
 def test_a_dead_workers_batches_are_with_others_within_a_lease_and_a_few_seconds(
     system: System, write_rows: Callable[[int], Path], figure: Callable[[str], None]
 ) -> None:
