@@ -61,8 +61,8 @@ def _lines(found: Verification) -> list[str]:
     else:
         lines.append("totals    the run's metrics are the sums of its outcomes")
     lines.append(
-        f"requests  {found.requests_sent:,} sent; paid twice: at most the "
-        f"{found.requests_unanswered:,} that were never answered"
+        f"requests  {found.requests_sent:,} sent, {found.requests_unanswered:,} never answered: "
+        "about so many rows were paid twice at most"
     )
     lines.append("verified: one outcome per row" if found.holds else "NOT verified")
     return lines
