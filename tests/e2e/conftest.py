@@ -45,9 +45,12 @@ class Shown:
         return f"{self.url}/#/experiments/{self.experiment_id}/runs/{self.jobs[job]}/{tab}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a screen."""
+    """Debian's Chromium, without a screen.
+
+    One per module: while Playwright is open, the test process cannot run an event loop of its own.
+    """
     if not CHROMIUM.exists():
         pytest.skip(f"no {CHROMIUM}: apt install chromium")
     with sync_playwright() as playwright:
