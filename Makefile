@@ -40,7 +40,7 @@ test: $(VENV)/.set-up-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 setup: $(VENV)/.set-up
 	@echo 'ready: $(BIN)/producer --help'

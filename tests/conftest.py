@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +14,7 @@ from redis.asyncio import Redis
 
 from flavor.errors import InputError
 from producer.embedded import embedded_redis
+from tests import fork_server
 from tests.fake_redis import FakeRedis
 from tests.system import KEY, Simulator, System, simulated_api
 from worker.redis_client import connect, text
@@ -24,12 +23,23 @@ _LASTING = ("jobs", "jobs:active", "jobs:drafts", "limit:", "job:")
 """Keys that a test may leave without a TTL: those of jobs that have not ended."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` means: tests of a whole system wait as long as they compute."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The desk's own keys and servers are none of a test's business."""
     for name in list(os.environ):
         if name.startswith(("BATCH_", "OPENAI_", "AZURE_OPENAI", "MLFLOW_")) or name == "REDIS_URL":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fork_server_left() -> Iterator[None]:
+    yield
+    fork_server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +79,11 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables: making them takes seconds, copying them does not."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     code = f"from worker.runs import prepare_tracking; prepare_tracking('sqlite:///{path}')"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=path.parent)
+    with Path(os.devnull).open("wb") as nowhere:
+        made = fork_server.start(
+            ["-c", code], cwd=path.parent, env=dict(os.environ), stdout=nowhere, stderr=nowhere
+        )
+    assert made.wait(60) == 0
     return path
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
+
+from tests import fork_server
+from tests.fork_server import Forked
 
 KEY = "sk-test-0123456789abcdef"
 """What must never be found anywhere but in the environment of workers."""
@@ -77,7 +82,7 @@ class System:
     folder: Path
     environment: dict[str, str]
     simulator: Simulator
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[Forked] = field(default_factory=list)
 
     @property
     def tracking_uri(self) -> str:
@@ -87,12 +92,12 @@ class System:
         """A blocking client, to look into Redis from outside."""
         return redis_py.Redis.from_url(self.environment["REDIS_URL"])
 
-    def start_worker(self, **settings: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, **settings: str) -> Forked:
         """Start a Celery worker as a user does."""
         name = f"w{len(self.workers)}"
         with (self.folder / f"{name}.log").open("wb") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{name}@%h"],
+            worker = fork_server.start(
+                ["-m", "celery", "-A", "worker", "worker", "-n", f"{name}@%h"],
                 cwd=self.folder,
                 env={**self.environment, **settings},
                 stdout=log,
@@ -112,23 +117,21 @@ class System:
         environment = {**self.environment, **settings}
         for name in without:
             environment.pop(name, None)
-        return subprocess.run(
-            [sys.executable, "-m", "producer", *args],
-            check=False,
-            cwd=self.folder,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        return self._run(["-m", "producer", *args], environment=environment, stdin=stdin or "")
 
     def python(self, code: str) -> str:
         """What a script of the user's prints, in this system's environment."""
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            check=True, cwd=self.folder, env=self.environment, capture_output=True, text=True,
-        ).stdout  # fmt: skip
+        done = self._run(["-c", code], environment=self.environment, stdin="")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start_producer(self, *args: str) -> Forked:
+        """Run ``producer`` with these arguments, and do not wait for it; what it says is lost."""
+        with Path(os.devnull).open("wb") as nowhere:
+            return fork_server.start(
+                ["-m", "producer", *args],
+                cwd=self.folder, env=self.environment, stdout=nowhere, stderr=nowhere,
+            )  # fmt: skip
 
     def status(self, job_id: str) -> dict[str, Any]:
         """What ``producer status --json`` says."""
@@ -148,3 +151,24 @@ class System:
             if worker.poll() is None:
                 worker.kill()
                 worker.wait(10)
+
+    def _run(
+        self, command: list[str], *, environment: dict[str, str], stdin: str
+    ) -> subprocess.CompletedProcess[str]:
+        with (
+            tempfile.TemporaryFile("w+") as given,
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):
+            given.write(stdin)
+            given.seek(0)
+            process = fork_server.start(
+                command, cwd=self.folder, env=environment, stdin=given, stdout=out, stderr=err
+            )
+            try:
+                process.wait(100)
+            finally:
+                process.kill()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, process.wait(), out.read(), err.read())

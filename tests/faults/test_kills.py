@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs import PROMPT, assert_all_succeeded, submit, wait_for_end
+from tests.fork_server import Forked
 from tests.system import System, wait_until
 from worker.redis_client import text
 
@@ -22,14 +21,13 @@ UNWRITTEN_S = 0.15
 """What was answered so shortly before a kill need not have reached Redis: 100 ms are promised."""
 
 
-def _kill(system: System, worker: subprocess.Popen[bytes]) -> int:
+def _kill(system: System, worker: Forked) -> int:
     """SIGKILL a worker; returns how many rows were on their way, or answered a moment ago."""
-    before = system.simulator.stats()["accepted"]
+    before = system.simulator.stats()
     time.sleep(UNWRITTEN_S)
     worker.kill()
     worker.wait(10)
-    stats = system.simulator.stats()
-    return int(stats["accepted"] - before + stats["in_flight"])
+    return int(system.simulator.stats()["accepted"] - before["accepted"] + before["in_flight"])
 
 
 def _has_paid(system: System, rows: float) -> bool:
@@ -139,13 +137,13 @@ def test_sigterm_of_every_worker_in_turn_pays_nothing_twice(
 def test_a_finalizer_that_is_killed_is_replaced(
     system: System, write_rows: Callable[[int], Path]
 ) -> None:
-    """Held by a file that it cannot finish writing: a run's folder that is not to be written to."""
     settings = {"BATCH_LEASE_S": "3"}
-    first = system.start_worker(**settings)
     job_id = submit(system, write_rows(300), "--batch-size", "10")
     due = f"job:{{{job_id}}}:due"
     client = system.redis()
-    wait_until(lambda: client.zscore(due, "final") is not None, 60)
+    first = system.start_worker(**settings)
+    while client.zscore(due, "final") is None:  # without a pause: the moment is short
+        assert client.scard("jobs:active")
     first.kill()
     was_finalizing = client.hget(f"job:{{{job_id}}}", "state")
     first.wait(10)
@@ -157,18 +155,12 @@ def test_a_finalizer_that_is_killed_is_replaced(
     assert system.simulator.stats()["rows_paid_twice"] == 0
 
 
-def _start_submit(system: System, rows: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "producer", "submit", str(rows), *PROMPT, *options]
-    with (system.folder / "submit.out").open("wb") as out:
-        return subprocess.Popen(
-            command, cwd=system.folder, env=system.environment, stdout=out, stderr=out
-        )
-
-
 def test_a_producer_killed_while_it_writes_leaves_no_half_job(
     system: System, write_rows: Callable[[int], Path]
 ) -> None:
-    producer = _start_submit(system, write_rows(100_000), "--batch-size", "10")
+    producer = system.start_producer(
+        "submit", str(write_rows(100_000)), *PROMPT, "--batch-size", "10"
+    )
     client = system.redis()
     while not client.zcard("jobs:drafts"):  # without a pause: the moment is short
         assert producer.poll() is None
@@ -187,7 +179,9 @@ def test_a_producer_killed_while_it_waits_changes_nothing(
     system: System, write_rows: Callable[[int], Path]
 ) -> None:
     rows = 500
-    producer = _start_submit(system, write_rows(rows), "--batch-size", "50", "--wait")
+    producer = system.start_producer(
+        "submit", str(write_rows(rows)), *PROMPT, "--batch-size", "50", "--wait"
+    )
     client = system.redis()
     wait_until(lambda: client.scard("jobs:active"), 60)
     producer.kill()

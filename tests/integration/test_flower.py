@@ -134,8 +134,8 @@ def test_a_batch_that_waits_or_is_given_back_is_no_failure(system: System, flowe
     )
     # There are others where the stopping worker met its own message again.
     assert all(result.startswith(("released: ", "refused: ")) for result in others), others
-    wait_until(lambda: [t for t in flower.tasks() if t["state"] == "PENDING"])
-    assert {task["state"] for task in flower.tasks()} == {"SUCCESS", "PENDING"}
+    # Of the message that went back Flower knows only if the stopping worker could still tell it.
+    assert {task["state"] for task in flower.tasks()} <= {"SUCCESS", "PENDING"}
     assert flower.waiting() == 1  # published again, before all new ones
 
 
