@@ -53,6 +53,7 @@ class Trip(Protocol):
 
     attempts: int
     probes: int
+    sent_s: float  # the loop's time of the last request
 
 
 class _News(StrEnum):
@@ -83,6 +84,7 @@ class Breaker:
         self.is_open = False
         self._reason = ""
         self._streak: list[Trip] = []  # failures since the last answer
+        self._unsure: list[tuple[float, Trip]] = []  # since an answer to what was sent after them
         self._waiters: deque[_Waiter] = deque()
         self._probe: Trip | None = None
         self._news: _News | None = None
@@ -119,8 +121,9 @@ class Breaker:
         """The endpoint has answered, whatever it said: it is up."""
         if self._probe is trip:
             self._probe = None
-        if self._streak:
+        if self._unsure:
             self._streak.clear()
+            self._unsure = [failure for failure in self._unsure if failure[0] >= trip.sent_s]
         if self.is_open:
             self._close()
             self._tell(_News.UP)
@@ -138,9 +141,12 @@ class Breaker:
             return
         trip.attempts += 1
         self._streak.append(trip)
+        self._unsure.append((asyncio.get_running_loop().time(), trip))
         if is_down(self._streak, is_outage=is_outage):
-            for failed in self._streak:
+            # Also those between which answers came to what was sent before the endpoint went down.
+            for _, failed in self._unsure:
                 failed.attempts -= 1
+            self._unsure.clear()
             self._streak.clear()
             self._note(error, is_outage=is_outage)
             self._open()

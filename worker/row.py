@@ -113,6 +113,7 @@ def _count(trip: Trip, tally: Pending) -> None:
     tally.sent += 1
     tally.retried += trip.is_sent
     trip.is_sent = True
+    trip.sent_s = asyncio.get_running_loop().time()
 
 
 async def _pause_all(trip: Trip, error: ThrottledError) -> None:

@@ -133,6 +133,7 @@ class Trip:
     probes: int = 0
     refusals: int = 0
     is_sent: bool = False  # at least once
+    sent_s: float = 0.0  # when, the last time
     last: RequestError | None = None
     response: Response | None = None  # the last one
     started_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import pytest
@@ -29,6 +29,7 @@ class Going:
 
     attempts: int = 0
     probes: int = 0
+    sent_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
 
 REFUSED = TransientError(error_info("connection refused"))
@@ -93,9 +94,29 @@ async def test_an_answer_in_between_starts_the_count_anew(redis: Redis) -> None:
     for _ in range(3):
         for _ in range(TRIP - 1):
             breaker.failed(trip, REFUSED)
+        await asyncio.sleep(0.001)
         breaker.heard(Going())
+    for _ in range(TRIP):
+        breaker.failed(Going(), REFUSED)
 
-    assert (breaker.is_open, trip.attempts) == (False, 3 * (TRIP - 1))
+    assert (breaker.is_open, trip.attempts) == (True, 3 * (TRIP - 1))
+
+
+async def test_an_answer_to_what_was_sent_before_the_outage_blames_no_row(redis: Redis) -> None:
+    """While an endpoint goes down, what is under way is still answered, between the failures."""
+    breaker = Breaker(redis, KEY, look_s=0.01)
+    sent_before, failed = Going(), Going()
+    await asyncio.sleep(0.001)
+
+    breaker.failed(failed, AWAY)
+    breaker.heard(sent_before)
+    for _ in range(TRIP - 1):
+        breaker.failed(Going(), AWAY)
+    is_open_early = breaker.is_open
+    breaker.failed(Going(), AWAY)
+
+    assert (is_open_early, breaker.is_open) == (False, True)
+    assert failed.attempts == 0
 
 
 async def test_one_probe_at_a_time_over_all_workers_and_its_answer_lets_all_go_on(
