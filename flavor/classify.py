@@ -69,7 +69,7 @@ def classify_response(
         # must wait.
         if problem.message.startswith("Request too large"):
             return RowError(info)
-        return ThrottledError(info, retry_after_s=retry_after_s)
+        return ThrottledError(info, retry_after_s=retry_after_s, headers=headers)
     if status >= 500 or status in _PASSING:
         return TransientError(info, retry_after_s=retry_after_s)
     return RowError(info) if _is_rows_fault(status, problem) else JobError(info)

@@ -5,6 +5,7 @@ Foreign exceptions are translated once, at the door where they come in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from socket import gaierror
 
@@ -34,16 +35,23 @@ class RequestError(BatchError):
     """A request failed; the subclass says what to do next.
 
     ``usage`` is set where the API billed the request although its answer is of no use to us (a
-    filtered completion), so that the job's totals stay exact.
+    filtered completion), so that the job's totals stay exact. ``headers`` are those of a refusal by
+    a limit.
     """
 
     def __init__(
-        self, info: ErrorInfo, *, retry_after_s: float | None = None, usage: Usage | None = None
+        self,
+        info: ErrorInfo,
+        *,
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(info.message)
         self.info = info
         self.retry_after_s = retry_after_s
         self.usage = usage
+        self.headers = headers
 
 
 class TransientError(RequestError):

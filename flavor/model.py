@@ -137,6 +137,8 @@ class OpenAIModel:
             body={**params.body, **filled},
             rows=rows,
             estimated_tokens=asked + rows * params.reserved_tokens,
+            answer_tokens=rows * params.answer_tokens,
+            is_answer_bounded=params.is_answer_bounded,
             headers=params.headers,
             query=params.query,
             timeout_s=params.timeout_s,

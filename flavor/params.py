@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from flavor.errors import InputError
-from flavor.tokens import reserve_per_row
+from flavor.tokens import answer_bound, answer_per_row, reserve_per_row
 from flavor.types import Json, Task
 
 # Ours to fill, row by row.
@@ -34,11 +34,13 @@ class RequestParams:
     """Effective parameters, sorted by where they go.
 
     ``batch_size`` is how many rows share a request, ``reserved_tokens`` what to reserve for each
-    besides its own text.
+    besides its own text. ``answer_tokens`` is the answer's part of that.
     """
 
     body: Mapping[str, Json]
     reserved_tokens: int
+    answer_tokens: int = 0
+    is_answer_bounded: bool = False
     headers: Mapping[str, str] | None = None
     query: Mapping[str, str] | None = None
     timeout_s: float | None = None
@@ -79,6 +81,8 @@ def sort_params(task: Task, params: Mapping[str, Json]) -> RequestParams:
     return RequestParams(
         body=body,
         reserved_tokens=reserve_per_row(task, body),
+        answer_tokens=answer_per_row(task, body),
+        is_answer_bounded=answer_bound(body) is not None,
         headers=_texts(params.get("extra_headers")),
         query=_texts(params.get("extra_query")),
         timeout_s=params.get("timeout"),

@@ -56,15 +56,25 @@ def reserve_per_row(task: Task, body: Mapping[str, Json]) -> int:
     OpenAI counts ``max_tokens`` against the limit when a request arrives (source: its guide "Rate
     limits").
     """
-    if task is Task.EMBEDDINGS:
-        return 0
-    bound = body.get("max_completion_tokens") or body.get("max_tokens")
-    answer = bound if isinstance(bound, int) else ANSWER_TOKENS[task]
-    answers = body.get("n") if isinstance(body.get("n"), int) else 1
     carried = [body[key] for key in _CARRIED if body.get(key)]
-    return answer * max(answers or 1, 1) + sum(
+    return answer_per_row(task, body) + sum(
         estimate_tokens(json.dumps(value, default=str)) for value in carried
     )
+
+
+def answer_per_row(task: Task, body: Mapping[str, Json]) -> int:
+    """Tokens to expect of a row's answer: what bounds it, else a guess."""
+    if task is Task.EMBEDDINGS:
+        return 0
+    bound = answer_bound(body)
+    answers = body.get("n") if isinstance(body.get("n"), int) else 1
+    return (ANSWER_TOKENS[task] if bound is None else bound) * max(answers or 1, 1)
+
+
+def answer_bound(body: Mapping[str, Json]) -> int | None:
+    """The most tokens that one answer may have; None where nothing bounds it."""
+    bound = body.get("max_completion_tokens") or body.get("max_tokens")
+    return bound if isinstance(bound, int) else None
 
 
 def _estimate_content(content: Json) -> int:

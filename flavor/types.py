@@ -65,13 +65,16 @@ class Request:
     """One HTTP call, ready but for endpoint and key.
 
     ``body`` is the JSON object to send; ``rows`` says how many rows share the request (embeddings
-    and completions are packed). ``estimated_tokens`` is what to reserve before sending.
+    and completions are packed). ``estimated_tokens`` is what to reserve before sending;
+    ``answer_tokens`` is the answers' part of it: what their parameters allow, or a guess.
     """
 
     path: str
     body: Mapping[str, Json]
     rows: int
     estimated_tokens: int
+    answer_tokens: int = 0
+    is_answer_bounded: bool = False
     headers: Mapping[str, str] | None = None
     query: Mapping[str, str] | None = None
     timeout_s: float | None = None

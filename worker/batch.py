@@ -75,7 +75,8 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
             return refused(detail=Refusal.GONE)
         claim = partial(process.ledger.claim, job_id, number)
         lease = await process.patiently(claim, process.stopping)
-    except StoppedError:  # not ours yet: the ledger will name it to another worker
+    except StoppedError:
+        process.too_late.add((job_id, number))
         return refused(detail=StopReason.SHUTDOWN)
     except InputError as error:  # before the claim: there is nothing to give back
         await process.store.pause(job_id, str(error))

@@ -32,7 +32,8 @@ async def run_final(process: Process, job_id: str) -> Delivery:
         claim = partial(process.ledger.claim, job_id, FINAL)
         lease = await process.patiently(claim, process.stopping)
     except StoppedError:
-        return ended(end=BatchEnd.REFUSED, detail=StopReason.SHUTDOWN)  # another will do it
+        process.too_late.add((job_id, FINAL))
+        return ended(end=BatchEnd.REFUSED, detail=StopReason.SHUTDOWN)
     if isinstance(lease, Refusal) or spec is None:
         detail = lease if isinstance(lease, Refusal) else Refusal.GONE
         return ended(end=BatchEnd.REFUSED, detail=detail)

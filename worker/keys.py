@@ -20,6 +20,7 @@
 ``job:{J}:outcomes:N``           HASH    row index -> outcome (``jobs.encode_outcome``)
 ``pulse``                        HASH    when workers were last alive (``lua/pulse.lua``)
 ``limit:{H}``                    HASH    one endpoint's shared limits (``lua/reserve.lua``)
+``limit:{H}:askers``             ZSET    jobs and processes that wait for turns on it, by time
 ``breaker:{H}``                  HASH    there while the endpoint is down (``lua/trip.lua``)
 ===============================  ======  ===========================================================
 
@@ -85,6 +86,11 @@ def outcomes(job_id: str, batch: str) -> str:
 def limit(limit_key: str, openai_model: str) -> str:
     """HASH: the limits of one endpoint, key and OpenAI model."""
     return f"limit:{{{limit_key}:{openai_model}}}"
+
+
+def askers(limit_key: str, openai_model: str) -> str:
+    """ZSET: who waits for turns on these limits."""
+    return f"limit:{{{limit_key}:{openai_model}}}:askers"
 
 
 def breaker(limit_key: str, openai_model: str) -> str:

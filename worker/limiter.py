@@ -2,44 +2,47 @@
 
 A row *reserves* one request and an estimate of tokens before it is sent and *settles* the
 difference after, so the sum over all hosts stays within the account's limits. The arithmetic is in
-``lua/reserve.lua``; a turn it gives may lie up to ``HORIZON_S`` ahead, and this file sleeps until
-then. Rows that wait at the same time share one call. Without limits nothing is asked of Redis.
+``lua/reserve.lua``; a turn it gives may lie a little ahead, and this file sleeps until then. All
+that a process has to ask and to tell goes into one call a few times a second. Limits that nobody
+has set are learned from the answers' headers, and followed when they change.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import random
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 
-from anyio.abc import TaskGroup
+from anyio import move_on_after
 from redis.asyncio import Redis
 
 from flavor.errors import ErrorInfo, RowError, StoreError
-from worker import keys
+from flavor.rate_limits import RateLimit, RateLimits, read_rate_limits
 from worker.jobs import Limits
+from worker.queues import Queues, Waiter
 from worker.redis_client import run_script, text
 from worker.stop import Stop, resolve
 
-HORIZON_S = 1.0
-"""How far ahead turns are given: long enough to share calls, short enough to follow a change."""
+LOOK_S = 0.5
+"""Between looks at the shared state while the limit is in use: so soon all know of a pause."""
 
-BURST_S = 0.1
-"""How much unused time a bucket holds. Source: OpenAI may enforce 600 a minute as 10 a second."""
-
-GROUP_S = 0.02
+GROUP_S = 0.04
 """Between calls: rows that become ready in this time share the next one."""
 
-_GROUP = 256
+READ_S = 0.05
+"""Between readings of the answers' headers: a few a second say all that there is to say."""
+
+FIRST = 8
+"""Requests sent at once before any answer has told whether there are limits; then one in 0.1 s."""
+
+RAMP_S = 0.1
+"""Without limits to pace them, the rows that a pause has held back are spread over this."""
+
+_IN_USE_S = 5.0
+_MOST_SLEEP_S = 2.0  # below what lua/reserve.lua remembers askers for
 _RETRY_S = 0.5
-
-
-@dataclass(slots=True)
-class _Waiter:
-    tokens: int
-    turn: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -58,31 +61,47 @@ class Limiter:
     """
 
     def __init__(
-        self, redis: Redis, key: str, limits: Limits, *, waits: Waits | None = None
+        self,
+        redis: Redis,
+        limit_keys: tuple[str, str],
+        limits: Limits,
+        *,
+        name: str = "process",
+        burst_s: float = 0.1,
+        waits: Waits | None = None,
     ) -> None:
+        self.limits = limits  # set by the user, or learned
         self._redis = redis
-        self._key = key
-        self._limits = limits
+        self._keys = limit_keys  # KEYS of the scripts
+        self._configured = limits
+        self._name = name
+        self._burst_us = int(burst_s * 1e6)
         self._waits = waits or Waits()
-        self._waiters: deque[_Waiter] = deque()
-        self._has_waiters = asyncio.Event()
-        self._paused_until_s = 0.0
+        self._queues = Queues()
+        self._wake = asyncio.Event()
+        self._is_known = self.is_limited  # whether there are limits
+        self._unknown: list[asyncio.Future[None]] = []  # rows that wait for an answer to tell
+        self._first = FIRST
+        self._news = RateLimits()
         self._unsettled = 0
+        self._epoch = -1
+        self._processes = 1
         self._cause = ""
+        self._paused_until_s = self._read_at_s = self._used_at_s = 0.0
 
     @property
     def is_limited(self) -> bool:
         """Whether any limit is known."""
-        return bool(self._limits.requests_per_min or self._limits.tokens_per_min)
+        return bool(self.limits.requests_per_min or self.limits.tokens_per_min)
 
     @property
     def waiting_for(self) -> str:
         """What keeps rows from being sent right now, in words; empty when nothing does."""
         if self._paused_until_s > asyncio.get_running_loop().time():
-            return "the endpoint's pause"
-        return self._cause if self._waiters else ""
+            return _CAUSES["pause"]
+        return self._cause if self._queues else ""
 
-    async def reserve(self, tokens: int, stop: Stop) -> None:
+    async def reserve(self, tokens: int, stop: Stop, *, job_id: str = "") -> None:
         """Wait for the turn of one request of about ``tokens`` tokens.
 
         Raises:
@@ -90,110 +109,177 @@ class Limiter:
             StoppedError: the batch stops; nothing may be sent.
         """
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s = self._used_at_s = loop.time()
+        if not self._is_known:
+            await self._first_answers(stop)
         if self.is_limited:
             self._refuse_oversize(tokens)
-            waiter = _Waiter(tokens=tokens, turn=loop.create_future())
-            self._waiters.append(waiter)
-            self._has_waiters.set()
+            waiter = Waiter(tokens=tokens, turn=loop.create_future())
+            self._queues.add(job_id, waiter)
+            self._wake.set()
             await stop.wait(waiter.turn)
         while (pause_s := self._paused_until_s - loop.time()) > 0:
-            await stop.sleep(pause_s)
+            ramp_s = 0.0 if self.is_limited else random.random() * RAMP_S  # noqa: S311 - no secret
+            await stop.sleep(pause_s + ramp_s)
         self._waits.waited_s += loop.time() - began_s
         self._waits.turns += 1
 
-    def settle(self, estimated_tokens: int, used_tokens: int) -> None:
-        """Correct a reservation by what was used. Takes effect with the next reservation."""
-        self._unsettled += used_tokens - estimated_tokens
+    def settle(self, reserved_tokens: int, used_tokens: int) -> None:
+        """Correct a reservation by what was used. Takes effect with the next call."""
+        self._unsettled += used_tokens - reserved_tokens
+
+    def heard(self, headers: Mapping[str, str] | None) -> None:
+        """Take in what an answer says of the limits. Cheap: most are not even looked at."""
+        now_s = asyncio.get_running_loop().time()
+        if self._is_known and now_s < self._read_at_s:
+            return
+        self._read_at_s = now_s + READ_S
+        news = read_rate_limits(headers)
+        if news.requests or news.tokens:
+            self._news = news
+            self._learn(_per_min(news.requests), _per_min(news.tokens))
+            self._wake.set()
+        self._know()
 
     async def pause(self, pause_s: float) -> None:
         """Let nobody on this limit start a request for ``pause_s`` seconds. Does not wait."""
-        loop = asyncio.get_running_loop()
-        self._paused_until_s = max(self._paused_until_s, loop.time() + pause_s)
-        if self.is_limited:
-            with suppress(StoreError):  # Redis is away: the others learn by a 429 of their own
-                await run_script(self._redis, "pause", keys=[self._key], args=[int(pause_s * 1e6)])
+        until_s = asyncio.get_running_loop().time() + pause_s
+        if until_s <= self._paused_until_s + 0.05:
+            return  # known already: a storm of refusals is one piece of news
+        self._paused_until_s = until_s
+        self._queues.void()
+        with suppress(StoreError):  # Redis is away: the others learn by a 429 of their own
+            args = [int(pause_s * 1e6), self._burst_us]
+            self._epoch = int(await run_script(self._redis, "pause", keys=self._keys, args=args))
 
     async def serve(self) -> None:
-        """Get turns for whoever waits, in groups. Runs until cancelled."""
+        """Get turns for whoever waits, and tell what was learned. Runs until cancelled."""
         while True:
-            await self._has_waiters.wait()
-            await asyncio.sleep(0)  # let the other rows of this turn of the loop join the group
             try:
-                await self._settle_differences()
-                ask_again_s = await self._reserve_group()
+                pause_s = await self._exchange()
             except StoreError:  # the limits cannot be read: hold the rows until they can
-                self._cause, ask_again_s = "Redis", _RETRY_S
-            if not self._waiters:
-                self._has_waiters.clear()
-            await asyncio.sleep(max(ask_again_s, GROUP_S))
+                self._cause, pause_s = _CAUSES["redis"], _RETRY_S
+            await asyncio.sleep(max(pause_s, GROUP_S))
+            if not self._queues:
+                self._wake.clear()
+                await self._idle()
 
-    async def _reserve_group(self) -> float:
-        """Ask for the turns of the first waiters; return how long until the others may ask."""
-        loop = asyncio.get_running_loop()
-        self._waiters = deque(waiter for waiter in self._waiters if not waiter.turn.done())
-        group = list(islice(self._waiters, _GROUP))
-        ask_again_us, cause, *turns_us = await run_script(
-            self._redis,
-            "reserve",
-            keys=[self._key],
-            args=[
-                self._limits.requests_per_min or 0,
-                self._limits.tokens_per_min or 0,
-                int(BURST_S * 1e6),
-                int(HORIZON_S * 1e6),
-                *(waiter.tokens for waiter in group),
-            ],
-        )
-        for turn_us in turns_us:
-            loop.call_later(turn_us / 1e6, resolve, self._waiters.popleft().turn)
-        self._cause = _CAUSES.get(text(cause), "")
-        return float(ask_again_us) / 1e6
+    async def _idle(self) -> None:
+        is_used = asyncio.get_running_loop().time() - self._used_at_s < _IN_USE_S
+        with move_on_after(LOOK_S if is_used else None):
+            await self._wake.wait()
+        await asyncio.sleep(0)  # let the other rows of this turn of the loop join the group
 
-    async def _settle_differences(self) -> None:
-        if self._unsettled and self._limits.tokens_per_min:
-            difference, self._unsettled = self._unsettled, 0
-            await run_script(
+    async def _exchange(self) -> float:
+        """Tell, ask, and hand the turns out; how long the rows that got none sleep."""
+        news, self._news = self._news, RateLimits()
+        unsettled, self._unsettled = self._unsettled, 0
+        asking, epoch = self._queues.asking(), self._epoch
+        try:
+            reply = await run_script(
                 self._redis,
-                "settle",
-                keys=[self._key],
-                args=[self._limits.tokens_per_min, difference],
+                "reserve",
+                keys=self._keys,
+                args=[
+                    self._configured.requests_per_min or 0,
+                    self._configured.tokens_per_min or 0,
+                    self._burst_us,
+                    int(self._horizon_s * 1e6),
+                    self._name,
+                    unsettled,
+                    *_heard_args(news.requests),
+                    *_heard_args(news.tokens),
+                    *(arg for job in asking for arg in (job.job_id, len(job.tokens), *job.tokens)),
+                ],
             )
+        except StoreError:
+            self._unsettled += unsettled
+            raise
+        if self._epoch in (epoch, int(reply[5])):  # else a pause came between: these turns are void
+            self._take_in(reply[:8])
+            self._queues.give([job.job_id for job in asking], reply[8:])
+        if not self._queues:
+            return 0.0
+        # What is free before the horizon is asked for twice before it is due.
+        return max(self._horizon_s * 0.45, min(float(reply[0]) / 1e6, _MOST_SLEEP_S))
+
+    def _take_in(self, head: Sequence[int | bytes]) -> None:
+        cause, (rpm, tpm, is_heard, epoch) = text(head[1]), map(int, head[2:6])
+        pause_us, processes = map(int, head[6:])
+        self._cause, self._processes = _CAUSES.get(cause, ""), max(1, processes)
+        self._learn(rpm, tpm)
+        if is_heard:
+            self._know()
+        if self._epoch not in (-1, epoch):  # another process met a 429
+            self._queues.void()
+        self._epoch = epoch
+        if pause_us:
+            until_s = asyncio.get_running_loop().time() + pause_us / 1e6
+            self._paused_until_s = max(self._paused_until_s, until_s)
+
+    @property
+    def _horizon_s(self) -> float:
+        """How far ahead turns are given: the more processes, the fewer rows each has per call."""
+        return min(1.0, 0.4 + 0.1 * self._processes)
+
+    def _learn(self, rpm: int | None, tpm: int | None) -> None:
+        self.limits = Limits(
+            requests_per_min=self._configured.requests_per_min
+            or (self.limits.requests_per_min if rpm is None else rpm or None),
+            tokens_per_min=self._configured.tokens_per_min
+            or (self.limits.tokens_per_min if tpm is None else tpm or None),
+        )
+        if limit := self.limits.tokens_per_min:
+            self._queues.refuse(above=limit, error=_too_large)
+
+    def _know(self) -> None:
+        self._is_known = True
+        for waiting in self._unknown:
+            resolve(waiting)
+        self._unknown.clear()
+
+    async def _first_answers(self, stop: Stop) -> None:
+        """Send a few at first, since nobody knows yet how many are allowed."""
+        if self._first > 0:
+            self._first -= 1
+            return
+        loop = asyncio.get_running_loop()
+        told = loop.create_future()
+        self._unknown.append(told)
+        timer = loop.call_later(0.1 * len(self._unknown), resolve, told)
+        try:
+            await stop.wait(told)
+        finally:
+            timer.cancel()
 
     def _refuse_oversize(self, tokens: int) -> None:
-        limit = self._limits.tokens_per_min
+        limit = self.limits.tokens_per_min
         if limit and tokens > limit:
-            raise RowError(
-                ErrorInfo(
-                    type="TooLarge",
-                    message=f"about {tokens} tokens; a whole minute allows {limit}",
-                )
-            )
+            raise _too_large(tokens, limit)
 
 
 _CAUSES = {
     "requests": "requests per minute",
     "tokens": "tokens per minute",
     "pause": "the endpoint's pause",
+    "redis": "Redis",
 }
 
 
-class Limiters:
-    """One limiter per endpoint, key, OpenAI model and limits, made when first asked for."""
+def _too_large(tokens: int, limit: int) -> RowError:
+    message = f"about {tokens} tokens; a whole minute allows {limit}"
+    return RowError(ErrorInfo(type="TooLarge", message=message))
 
-    def __init__(self, redis: Redis, tasks: TaskGroup) -> None:
-        self._redis = redis
-        self._tasks = tasks
-        self.waits = Waits()  # of all of them
-        self._limiters: dict[tuple[str, Limits], Limiter] = {}
 
-    def of(self, limit_key: str, openai_model: str, limits: Limits) -> Limiter:
-        """The limiter that all jobs on the same limit share in this process."""
-        key = keys.limit(limit_key, openai_model)
-        known = self._limiters.get((key, limits))
-        if known is None:
-            known = self._limiters[key, limits] = Limiter(
-                self._redis, key, limits, waits=self.waits
-            )
-            self._tasks.start_soon(known.serve)
-        return known
+def _per_min(limit: RateLimit | None) -> int | None:
+    """None where nothing was said; 0 where there is no limit per minute."""
+    return None if limit is None else limit.per_min or 0
+
+
+def _heard_args(limit: RateLimit | None) -> tuple[int | str, int | str]:
+    per_min = _per_min(limit)
+    used_s = limit.used_s if limit else None
+    return (
+        "" if per_min is None else per_min,
+        "" if used_s is None else int(used_s * 1e6),
+    )

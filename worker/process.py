@@ -30,8 +30,8 @@ from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
 from worker.breaker import Breakers
 from worker.gate import Gate
 from worker.jobs import JobSpec
+from worker.lanes import Limiters
 from worker.ledger import Ledger
-from worker.limiter import Limiters
 from worker.meter import Meter
 from worker.open_batch import OpenBatch
 from worker.redis_client import connect
@@ -64,7 +64,7 @@ class Process:
         self.redis = connect(settings.redis_url.get_secret_value())
         self.store = Store(self.redis)
         self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)
-        self.limiters = Limiters(self.redis, tasks)
+        self.limiters = Limiters(self.redis, tasks, name=self.name, burst_s=settings.burst_s)
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()
         self.suspects = Suspects()
@@ -73,6 +73,7 @@ class Process:
         self.traces = Traces(self.runs)
         self.slots = Slots(settings.concurrency)
         self.open: dict[tuple[str, str], OpenBatch] = {}
+        self.too_late: set[tuple[str, str]] = set()  # batches whose messages came while stopping
         self.stopping = Stop()  # set when the process shall end: nothing new is claimed
         self._mlflow_threads = ThreadPoolExecutor(8, thread_name_prefix="mlflow")
         # A predict may take minutes: it must not keep anything else waiting for a thread.
@@ -108,6 +109,11 @@ class Process:
             self._specs[job_id] = found
             _keep_newest(self._specs, 64)
         return self._specs[job_id]
+
+    def known_name(self, job_id: str) -> str:
+        """The job's name, or its id where this process has not met the job."""
+        spec = self._specs.get(job_id)
+        return spec.name if spec else job_id
 
     async def model(self, spec: JobSpec) -> OpenAIModel | PyfuncModel:
         """The job's model: loaded once per process, shared by its batches, a few at a time.

@@ -79,9 +79,8 @@ async def _attempt(trip: Trip) -> list[Outcome]:
         raise
     breaker.heard(trip)
     trip.attempts += 1
-    used = sum(reply.usage.total_tokens for reply in replies if reply.usage)
-    if used:
-        way.limiter.settle(trip.request.estimated_tokens, used)
+    way.limiter.settle(trip.request, trip.reserved, [r.usage for r in replies if r.usage])
+    way.limiter.heard(response.headers)
     return [
         _outcome(row, reply, response=response, trip=trip)
         for row, reply in zip(trip.rows, replies, strict=True)
@@ -121,6 +120,7 @@ async def _pause_all(trip: Trip, error: ThrottledError) -> None:
     trip.refusals += 1
     trip.last = error
     trip.way.tally.throttled += 1
+    trip.way.limiter.heard(error.headers)
     pause_s = error.retry_after_s
     if pause_s is None:
         pause_s = min(2.0 ** min(trip.refusals - 1, 6), 60.0)

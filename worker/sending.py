@@ -42,7 +42,7 @@ async def send_rows(process: Process, batch: OpenBatch, *, rows: Sequence[Row]) 
         work = [partial(_send_pack, process, batch, way=way, pack=pack) for pack in packs]
     batch.expect(len(work))
     for item in work:
-        process.slots.put(partial(_guarded, batch, item))
+        process.slots.put(partial(_guarded, batch, item), job_id=batch.lease.job_id)
     try:
         await batch.idle()
     finally:  # also where a row failed in a way nobody foresaw: the others are paid for
@@ -61,7 +61,7 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
     return Way(
         model=model,
         client=client,
-        limiter=batch.limiter,
+        limiter=process.limiters.lane(batch.limiter, job_id=batch.spec.job_id),
         breaker=batch.breaker,
         gate=process.gate,
         stop=batch.sending,

@@ -11,13 +11,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
 
-from flavor.errors import BatchError, InputError
+from flavor.errors import BatchError, InputError, StoreError
 from worker.batch import run_batch
-from worker.broker import RUN_BATCH, described, make_app
+from worker.broker import FIRST, RUN_BATCH, described, make_app, publish
 from worker.demand import make_demand_step
 from worker.final import run_final
 from worker.jobs import FINAL
@@ -110,6 +111,21 @@ def _drain(**_: Any) -> None:  # noqa: ANN401
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _stop(**_: Any) -> None:  # noqa: ANN401
     thread.stop()
+    _hand_on()
+
+
+def _hand_on() -> None:
+    """Give the messages that came too late to other workers: until here they would come back.
+
+    Where Redis is away, the ledger names those batches to the others, some seconds later.
+    """
+    process = thread.process
+    if process is None:
+        return
+    for job_id, batch in process.too_late:
+        name = process.known_name(job_id)
+        with suppress(StoreError):
+            publish(app, job_id, name=name, batches={batch: None}, priority=FIRST)
 
 
 def _end_with(parent_pid: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,7 +18,7 @@ from tenacity.wait import wait_exponential_jitter
 from flavor.errors import RequestError, ThrottledError, TransientError
 from flavor.model import RowReply
 from flavor.prices import Price
-from flavor.types import Request, Response, Row
+from flavor.types import Request, Response, Row, Usage
 from worker.breaker import Breaker
 from worker.gate import Gate
 from worker.jobs import Outcome
@@ -52,14 +52,18 @@ class SupportsSend(Protocol):
 
 
 class SupportsReserve(Protocol):
-    """Whatever gives turns: ``worker.limiter.Limiter``, or a test's."""
+    """Whatever gives turns: ``worker.lanes.Lane``, or a test's."""
 
-    async def reserve(self, tokens: int, stop: Stop) -> None:
-        """Wait for a turn."""
+    async def reserve(self, request: Request, stop: Stop) -> int:
+        """Wait for a turn; the tokens reserved."""
         ...
 
-    def settle(self, estimated_tokens: int, used_tokens: int) -> None:
-        """Correct the estimate."""
+    def settle(self, request: Request, reserved_tokens: int, usages: Sequence[Usage]) -> None:
+        """Correct a reservation by what was used."""
+        ...
+
+    def heard(self, headers: Mapping[str, str] | None) -> None:
+        """Take in what an answer says of the limits."""
         ...
 
     async def pause(self, pause_s: float) -> None:
@@ -132,6 +136,7 @@ class Trip:
     attempts: int = 0
     probes: int = 0
     refusals: int = 0
+    reserved: int = 0  # tokens
     is_sent: bool = False  # at least once
     sent_s: float = 0.0  # when, the last time
     last: RequestError | None = None
@@ -161,7 +166,7 @@ class Trip:
         while True:
             if way.breaker.is_open or way.gate.is_closed:
                 await self._services()
-            await way.limiter.reserve(self.request.estimated_tokens, way.stop)
+            self.reserved = await way.limiter.reserve(self.request, way.stop)
             # An outage that began meanwhile costs the turn: the limits have moved on when it ends.
             if not (way.gate.is_closed or way.breaker.holds_back(self)):
                 return way.stop.check()

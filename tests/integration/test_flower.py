@@ -116,7 +116,7 @@ def test_a_batch_that_waits_or_is_given_back_is_no_failure(system: System, flowe
     """It waits for a limit: STARTED. Its worker is asked to stop: given back, and so it says."""
     path = system.folder / "rows.txt"
     path.write_text("".join(f"row {number}\n" for number in range(50)))
-    system.producer("submit", str(path), *_PROMPT, "--rpm", "60")
+    job_id = system.producer("submit", str(path), *_PROMPT, "--rpm", "60").stdout.strip()
     worker = system.start_worker()
     wait_until(lambda: [t for t in flower.tasks() if t["state"] == "STARTED"])
     wait_until(lambda: system.simulator.stats()["accepted"] > 0)
@@ -136,7 +136,8 @@ def test_a_batch_that_waits_or_is_given_back_is_no_failure(system: System, flowe
     assert all(result.startswith(("released: ", "refused: ")) for result in others), others
     # Of the message that went back Flower knows only if the stopping worker could still tell it.
     assert {task["state"] for task in flower.tasks()} <= {"SUCCESS", "PENDING"}
-    assert flower.waiting() == 1  # published again, before all new ones
+    assert system.redis().zcard(f"job:{{{job_id}}}:queued") == 1
+    wait_until(lambda: flower.waiting() == 1)  # published again, before all new ones
 
 
 def test_flower_listens_on_loopback_unless_told_otherwise(flower: Flower) -> None:

@@ -21,7 +21,7 @@ from worker.redis_client import _script
 from worker.runs import Runs
 from worker.stop import Stop
 
-SCRIPTS = ("reserve", "settle", "pause", "checkpoint")
+SCRIPTS = ("reserve", "pause", "checkpoint")
 
 
 class ScriptedModel:
@@ -120,16 +120,22 @@ class OpenLimiter:
         self.reserved: list[int] = []
         self.settled: list[tuple[int, int]] = []
         self.pauses: list[float] = []
+        self.heard_of: list[Mapping[str, str] | None] = []
         self.largest = 10**9
 
-    async def reserve(self, tokens: int, stop: Stop) -> None:
+    async def reserve(self, request: Request, stop: Stop) -> int:
         stop.check()
-        if tokens > self.largest:
+        if request.estimated_tokens > self.largest:
             raise RowError(error_info("too large"))
-        self.reserved.append(tokens)
+        self.reserved.append(request.estimated_tokens)
+        return request.estimated_tokens
 
-    def settle(self, estimated_tokens: int, used_tokens: int) -> None:
-        self.settled.append((estimated_tokens, used_tokens))
+    def settle(self, request: Request, reserved_tokens: int, usages: Sequence[Usage]) -> None:
+        if usages:
+            self.settled.append((reserved_tokens, sum(usage.total_tokens for usage in usages)))
+
+    def heard(self, headers: Mapping[str, str] | None) -> None:
+        self.heard_of.append(headers)
 
     async def pause(self, pause_s: float) -> None:
         self.pauses.append(pause_s)

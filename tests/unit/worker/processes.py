@@ -18,7 +18,7 @@ from flavor.model import OpenAIModel
 from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, ScriptedModel
 from tests.unit.worker.making import make_spec
 from worker.broker import QUEUE, make_app
-from worker.limiter import Limiters
+from worker.lanes import Limiters
 from worker.process import Process
 from worker.settings import Settings
 from worker.store import Store

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import cast
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -15,99 +16,166 @@ from flavor.errors import RowError
 from tests.unit.worker.fakes import AwayRedis, CountingRedis
 from tests.unit.worker.making import until
 from worker.jobs import Limits
-from worker.limiter import Limiter, Limiters
+from worker.limiter import FIRST, Limiter
 from worker.redis_client import run_script, text
 from worker.stop import Stop, StoppedError, StopReason
 
 KEY = "limit:{endpoint:gpt-4o-mini}"
+KEYS = (KEY, f"{KEY}:askers")
 BURST_US = 100_000
 HORIZON_US = 1_000_000
 
 
-async def _reserve(
+@dataclass(frozen=True)
+class Answer:
+    """What ``lua/reserve.lua`` returns, taken apart."""
+
+    ask_again_us: int
+    cause: str
+    limits: tuple[int, int]
+    is_heard: bool
+    epoch: int
+    pause_us: int
+    processes: int
+    granted: list[tuple[int, int]]
+
+    @property
+    def turns_us(self) -> list[int]:
+        return [turn_us for _, turn_us in self.granted]
+
+
+async def _ask(
     redis: Redis,
-    *tokens: int,
+    *jobs: tuple[str, list[int]],
     rpm: int = 0,
     tpm: int = 0,
     burst_us: int = BURST_US,
     horizon_us: int = HORIZON_US,
-) -> tuple[int, str, list[int]]:
-    ask_again_us, cause, *turns_us = await run_script(
-        redis, "reserve", keys=[KEY], args=[rpm, tpm, burst_us, horizon_us, *tokens]
-    )
-    return ask_again_us, cause.decode(), turns_us
+    process: str = "p",
+    difference: int = 0,
+    heard: tuple[object, object, object, object] = ("", "", "", ""),
+) -> Answer:
+    args = [rpm, tpm, burst_us, horizon_us, process, difference, *heard]
+    for job_id, tokens in jobs:
+        args += [job_id, len(tokens), *tokens]
+    reply = await run_script(redis, "reserve", keys=KEYS, args=args)
+    numbers = [int(value) for value in reply[8:]]
+    return Answer(
+        ask_again_us=int(reply[0]), cause=text(reply[1]), limits=(int(reply[2]), int(reply[3])),
+        is_heard=bool(int(reply[4])), epoch=int(reply[5]), pause_us=int(reply[6]),
+        processes=int(reply[7]), granted=list(zip(numbers[::2], numbers[1::2], strict=True)),
+    )  # fmt: skip
+
+
+async def _reserve(redis: Redis, *tokens: int, **options: Any) -> Answer:
+    return await _ask(redis, ("job", list(tokens)), **options)
+
+
+async def _pause(redis: Redis, pause_us: int) -> int:
+    return int(await run_script(redis, "pause", keys=KEYS, args=[pause_us, BURST_US]))
 
 
 async def _stored(redis: Redis) -> dict[str, int]:
-    return {text(name): int(value) for name, value in (await redis.hgetall(KEY)).items()}
+    return {text(name): round(float(value)) for name, value in (await redis.hgetall(KEY)).items()}
 
 
 @asynccontextmanager
-async def _serving(limiter: Limiter) -> AsyncIterator[Limiter]:
-    task = asyncio.ensure_future(limiter.serve())
-    try:
-        yield limiter
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+async def _serving(*limiters: Limiter) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        for limiter in limiters:
+            tasks.start_soon(limiter.serve)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 async def test_requests_go_at_the_pace_of_the_limit(redis: Redis) -> None:
     """600 a minute is one in 100,000 us; the burst lets one more go at once."""
-    ask_again_us, cause, turns_us = await _reserve(redis, *[1] * 6, rpm=600)
+    answer = await _reserve(redis, *[1] * 6, rpm=600)
 
-    assert turns_us == [0, 0, 100_000, 200_000, 300_000, 400_000]
-    assert (ask_again_us, cause) == (0, "requests")
+    assert answer.turns_us == [0, 0, 100_000, 200_000, 300_000, 400_000]
+    assert (answer.ask_again_us, answer.cause) == (0, "requests")
 
 
 async def test_tokens_go_at_the_pace_of_the_limit(redis: Redis) -> None:
     """60,000 a minute is one in 1,000 us."""
-    _, cause, turns_us = await _reserve(redis, 100, 150, 250, 1, tpm=60_000)
+    answer = await _reserve(redis, 100, 150, 250, 1, tpm=60_000)
 
-    assert turns_us == [0, 0, 150_000, 400_000]
-    assert cause == "tokens"
+    assert answer.turns_us == [0, 0, 150_000, 400_000]
+    assert answer.cause == "tokens"
 
 
 async def test_the_slower_of_both_limits_decides(redis: Redis) -> None:
     """A request in 200,000 us against a token in 1,000 us."""
-    _, cause, turns_us = await _reserve(redis, 100, 400, 1, 1, rpm=300, tpm=60_000)
+    answer = await _reserve(redis, 100, 400, 1, 1, rpm=300, tpm=60_000)
 
-    assert turns_us == [0, 100_000, 400_000, 500_000]
-    assert cause == "requests"
+    assert answer.turns_us == [0, 100_000, 400_000, 500_000]
+    assert answer.cause == "requests"
 
 
 async def test_a_request_beyond_the_horizon_debits_neither_bucket(redis: Redis) -> None:
     """One a second with no burst: the second request is a second away, and nobody pays for it."""
-    ask_again_us, cause, turns_us = await _reserve(
-        redis, 500, 500, rpm=60, tpm=60_000, burst_us=0, horizon_us=400_000
-    )
+    answer = await _reserve(redis, 500, 500, rpm=60, tpm=60_000, burst_us=0, horizon_us=400_000)
 
     stored = await _stored(redis)
-    assert turns_us == [0]
-    assert (ask_again_us, cause) == (600_000, "requests")
+    [first_us] = answer.turns_us
+    assert answer.cause == "requests"
     assert stored["requests_us"] - stored["tokens_us"] == 500_000
+    assert first_us <= 50_000
+    assert 550_000 <= answer.ask_again_us - first_us <= 650_000
+
+
+async def test_a_request_of_nearly_a_seconds_allowance_waits_until_it_fits(redis: Redis) -> None:
+    """A server whose bucket holds one second refuses it otherwise."""
+    await _reserve(redis, 10, tpm=60_000, burst_us=900_000)
+
+    [turn_us] = (await _reserve(redis, 900, tpm=60_000, burst_us=900_000)).turns_us
+
+    assert turn_us > 0
 
 
 async def test_without_limits_every_turn_is_now(redis: Redis) -> None:
-    assert await _reserve(redis, *[10**9] * 3) == (0, "none", [0, 0, 0])
+    answer = await _reserve(redis, *[10**9] * 3)
+
+    assert (answer.ask_again_us, answer.cause, answer.turns_us) == (0, "none", [0, 0, 0])
 
 
 async def test_workers_share_one_pace(redis: Redis) -> None:
-    _, _, first = await _reserve(redis, *[1] * 4, rpm=600)
+    first = await _reserve(redis, *[1] * 4, rpm=600)
 
-    _, _, second = await _reserve(redis, *[1] * 4, rpm=600)
+    second = await _reserve(redis, *[1] * 4, rpm=600)
 
     # Less by the time between the calls, and by that to the same microsecond in each turn.
-    assert second[0] <= first[-1] + 100_000
-    assert [turn - second[0] for turn in second] == [0, 100_000, 200_000, 300_000]
+    assert second.turns_us[0] <= first.turns_us[-1] + 100_000
+    assert [turn - second.turns_us[0] for turn in second.turns_us] == [0, 100_000, 200_000, 300_000]
+
+
+async def test_processes_that_ask_at_once_each_get_their_share_of_what_is_free(
+    redis: Redis,
+) -> None:
+    """Both wait for hundreds of turns; a second's allowance is ten."""
+    await _reserve(redis, *[1] * 300, rpm=600, process="one")
+    await _reserve(redis, *[1] * 300, rpm=600, process="two")
+    await redis.hset(KEY, "requests_us", 0)
+
+    first = await _reserve(redis, *[1] * 300, rpm=600, process="one")
+    second = await _reserve(redis, *[1] * 300, rpm=600, process="two")
+
+    assert first.processes == second.processes == 2
+    assert abs(len(first.granted) - len(second.granted)) <= 2
+    assert 9 <= len(first.granted) + len(second.granted) <= 12
+
+
+async def test_jobs_share_the_pace_whatever_their_size(redis: Redis) -> None:
+    answer = await _ask(redis, ("large", [1] * 100), ("small", [1] * 3), rpm=600)
+
+    assert [number for number, _ in answer.granted][:6] == [1, 2, 1, 2, 1, 2]
 
 
 async def test_settling_gives_back_exactly_what_was_not_used(redis: Redis) -> None:
     await _reserve(redis, 500, tpm=60_000)
     before = await _stored(redis)
 
-    await run_script(redis, "settle", keys=[KEY], args=[60_000, 120 - 500])
+    await _ask(redis, tpm=60_000, difference=120 - 500)
 
     after = await _stored(redis)
     assert before["tokens_us"] - after["tokens_us"] == 380_000
@@ -118,40 +186,82 @@ async def test_settling_takes_what_was_used_beyond_the_estimate(redis: Redis) ->
     await _reserve(redis, 10, tpm=60_000)
     before = await _stored(redis)
 
-    await run_script(redis, "settle", keys=[KEY], args=[60_000, 25])
+    await _ask(redis, tpm=60_000, difference=25)
 
     assert (await _stored(redis))["tokens_us"] - before["tokens_us"] == 25_000
 
 
-async def test_settling_what_redis_forgot_leaves_no_key(redis: Redis) -> None:
-    await run_script(redis, "settle", keys=[KEY], args=[60_000, -5])
+async def test_limits_that_nobody_set_are_those_that_the_server_named(redis: Redis) -> None:
+    before = await _ask(redis)
+    told = await _ask(redis, heard=(600, 0, 60_000, 0))
+    changed = await _ask(redis, heard=(300, 0, "", ""))
+    by_user = await _ask(redis, rpm=5)
 
-    assert await _stored(redis) == {}
+    assert (before.limits, before.is_heard) == ((0, 0), False)
+    assert (told.limits, told.is_heard) == ((600, 60_000), True)
+    assert changed.limits == (300, 60_000)
+    assert by_user.limits == (5, 60_000)
+
+
+async def test_somebody_else_on_the_key_is_given_way_to_and_the_pace_comes_back(
+    redis: Redis,
+) -> None:
+    """The server counts more than we have sent: its bucket is emptier than ours."""
+    for _ in range(10):
+        await redis.hincrbyfloat(KEY, "heard_us", -300_000)
+        await _ask(redis, heard=(600, 5_000_000, "", ""))
+    slowed = await _reserve(redis, *[1] * 3, horizon_us=9_000_000)
+    for _ in range(60):
+        await redis.hincrbyfloat(KEY, "heard_us", -1_000_000)
+        await _ask(redis, heard=(600, 0, "", ""))
+    await redis.hset(KEY, "requests_us", 0)
+    recovered = await _reserve(redis, *[1] * 3)
+
+    assert slowed.turns_us[2] - slowed.turns_us[1] > 200_000
+    assert recovered.turns_us[2] - recovered.turns_us[1] == 100_000
 
 
 async def test_a_pause_holds_every_request_back(redis: Redis) -> None:
-    await run_script(redis, "pause", keys=[KEY], args=[30_000_000])
+    await _pause(redis, 30_000_000)
 
-    ask_again_us, cause, turns_us = await _reserve(redis, 1, rpm=600)
+    answer = await _reserve(redis, 1, rpm=600)
 
-    assert turns_us == []
-    assert cause == "pause"
-    assert 28_000_000 < ask_again_us <= 29_000_000
+    assert answer.turns_us == []
+    assert 28_000_000 < answer.ask_again_us <= 29_000_000
+    assert 29_000_000 < answer.pause_us <= 30_000_000
+
+
+async def test_after_a_pause_requests_go_at_their_pace_and_not_in_one_burst(redis: Redis) -> None:
+    await _reserve(redis, *[1] * 2, rpm=600)
+    await _pause(redis, 300_000)
+
+    turns_us = (await _reserve(redis, *[1] * 3, rpm=600)).turns_us
+
+    assert turns_us[0] >= 290_000
+    assert [turn - turns_us[0] for turn in turns_us] == [0, 100_000, 200_000]
+
+
+async def test_a_pause_voids_the_turns_given_before(redis: Redis) -> None:
+    before = (await _reserve(redis, 1, rpm=600)).epoch
+
+    epoch = await _pause(redis, 1_000_000)
+
+    assert epoch == before + 1
+    assert (await _reserve(redis, 1, rpm=600)).epoch == epoch
 
 
 async def test_a_shorter_pause_does_not_end_a_longer_one(redis: Redis) -> None:
-    await run_script(redis, "pause", keys=[KEY], args=[30_000_000])
+    epoch = await _pause(redis, 30_000_000)
     long = (await _stored(redis))["pause_us"]
 
-    await run_script(redis, "pause", keys=[KEY], args=[1])
-
+    assert await _pause(redis, 1) == epoch
     assert (await _stored(redis))["pause_us"] == long
 
 
 async def test_a_limit_that_nobody_uses_expires_but_not_before_its_pause(redis: Redis) -> None:
     await _reserve(redis, 1, rpm=600)
     unused_s = await redis.ttl(KEY)
-    await run_script(redis, "pause", keys=[KEY], args=[7200 * 1_000_000])
+    await _pause(redis, 7200 * 1_000_000)
 
     assert 0 < unused_s <= 3600
     assert await redis.ttl(KEY) > 7200
@@ -159,29 +269,52 @@ async def test_a_limit_that_nobody_uses_expires_but_not_before_its_pause(redis: 
 
 async def test_rows_that_wait_together_share_one_call(redis: Redis) -> None:
     counting = CountingRedis(redis)
-    limiter = Limiter(cast("Redis", counting), KEY, Limits(requests_per_min=10**6))
+    limiter = Limiter(cast("Redis", counting), KEYS, Limits(requests_per_min=10**6))
 
     async with _serving(limiter):
         await asyncio.gather(*(limiter.reserve(1, Stop()) for _ in range(200)))
 
-    assert counting.calls == ["reserve"]
+    assert len(counting.calls) <= 2
 
 
-async def test_without_limits_nothing_is_asked_of_redis() -> None:
-    limiter = Limiter(cast("Redis", AwayRedis()), KEY, Limits())
+async def test_limits_unknown_at_first_let_a_few_through_and_then_wait_for_an_answer(
+    redis: Redis,
+) -> None:
+    limiter = Limiter(redis, KEYS, Limits())
+    async with _serving(limiter):
+        turns = [asyncio.ensure_future(limiter.reserve(1, Stop())) for _ in range(FIRST + 20)]
+        await asyncio.sleep(0.05)
+        let_through = sum(turn.done() for turn in turns)
+        limiter.heard({"x-ratelimit-limit-requests": "60000"})
+        await asyncio.gather(*turns)
 
-    await limiter.reserve(10**9, Stop())
-    await limiter.pause(0.001)
-    await limiter.reserve(10**9, Stop())
+    assert let_through == FIRST
+    assert limiter.limits == Limits(requests_per_min=60_000)
+
+
+async def test_an_endpoint_that_names_no_limit_holds_nobody_back(redis: Redis) -> None:
+    limiter = Limiter(redis, KEYS, Limits())
+    async with _serving(limiter):
+        limiter.heard({"content-type": "application/json"})
+        await asyncio.gather(*(limiter.reserve(10**9, Stop()) for _ in range(200)))
 
     assert not limiter.is_limited
 
 
-async def test_differences_are_settled_in_one_call_before_the_next_reservation(
-    redis: Redis,
-) -> None:
+async def test_what_one_process_learns_all_follow(redis: Redis) -> None:
+    here, there = Limiter(redis, KEYS, Limits()), Limiter(redis, KEYS, Limits())
+    async with _serving(here, there):
+        await there.reserve(1, Stop())
+        here.heard({"x-ratelimit-limit-requests": "600", "x-ratelimit-limit-tokens": "90000"})
+
+        await until(lambda: there.is_limited)
+
+    assert there.limits == Limits(requests_per_min=600, tokens_per_min=90_000)
+
+
+async def test_differences_travel_with_the_next_reservation(redis: Redis) -> None:
     counting = CountingRedis(redis)
-    limiter = Limiter(cast("Redis", counting), KEY, Limits(tokens_per_min=10**7))
+    limiter = Limiter(cast("Redis", counting), KEYS, Limits(tokens_per_min=10**7))
     async with _serving(limiter):
         await asyncio.gather(limiter.reserve(100, Stop()), limiter.reserve(100, Stop()))
         limiter.settle(100, 40)
@@ -189,12 +322,12 @@ async def test_differences_are_settled_in_one_call_before_the_next_reservation(
 
         await limiter.reserve(100, Stop())
 
-    assert counting.calls == ["reserve", "settle", "reserve"]
-    assert counting.args[1] == (10**7, -30)
+    assert set(counting.calls) == {"reserve"}
+    assert sum(args[5] for args in counting.args) == -30
 
 
 async def test_a_row_above_a_whole_minutes_limit_is_refused_at_once(redis: Redis) -> None:
-    limiter = Limiter(redis, KEY, Limits(tokens_per_min=1000))
+    limiter = Limiter(redis, KEYS, Limits(tokens_per_min=1000))
 
     with pytest.raises(RowError, match="1001 tokens; a whole minute allows 1000") as caught:
         await limiter.reserve(1001, Stop())
@@ -203,7 +336,7 @@ async def test_a_row_above_a_whole_minutes_limit_is_refused_at_once(redis: Redis
 
 
 async def test_the_waiters_of_a_stopped_batch_end_and_the_others_go_on(redis: Redis) -> None:
-    limiter = Limiter(redis, KEY, Limits(requests_per_min=600))
+    limiter = Limiter(redis, KEYS, Limits(requests_per_min=600))
     stopped, going = Stop(), Stop()
     async with _serving(limiter):
         waiters = [
@@ -228,18 +361,18 @@ async def test_a_stopped_batch_gets_no_turn(redis: Redis) -> None:
     stop.set(StopReason.SHUTDOWN)
 
     with pytest.raises(StoppedError):
-        await Limiter(redis, KEY, Limits(requests_per_min=5)).reserve(1, stop)
+        await Limiter(redis, KEYS, Limits(requests_per_min=5)).reserve(1, stop)
 
 
 async def test_one_pause_holds_back_the_rows_of_every_process(redis: Redis) -> None:
     limits = Limits(requests_per_min=10**6)
-    here, there = Limiter(redis, KEY, limits), Limiter(redis, KEY, limits)
+    here, there = Limiter(redis, KEYS, limits), Limiter(redis, KEYS, limits)
     loop = asyncio.get_running_loop()
     started_s = loop.time()
 
     await here.pause(0.08)
     says = here.waiting_for
-    async with _serving(here), _serving(there):
+    async with _serving(here, there):
         await asyncio.gather(here.reserve(1, Stop()), there.reserve(1, Stop()))
 
     assert says == "the endpoint's pause"
@@ -247,7 +380,7 @@ async def test_one_pause_holds_back_the_rows_of_every_process(redis: Redis) -> N
 
 
 async def test_says_which_limit_the_rows_wait_for(redis: Redis) -> None:
-    limiter = Limiter(redis, KEY, Limits(requests_per_min=1))
+    limiter = Limiter(redis, KEYS, Limits(requests_per_min=1))
     stop = Stop()
     async with _serving(limiter):
         await limiter.reserve(1, stop)
@@ -262,7 +395,7 @@ async def test_says_which_limit_the_rows_wait_for(redis: Redis) -> None:
 
 
 async def test_rows_are_held_while_redis_is_away() -> None:
-    limiter = Limiter(cast("Redis", AwayRedis()), KEY, Limits(requests_per_min=600))
+    limiter = Limiter(cast("Redis", AwayRedis()), KEYS, Limits(requests_per_min=600))
     stop = Stop()
     async with _serving(limiter):
         waiter = asyncio.ensure_future(limiter.reserve(1, stop))
@@ -277,21 +410,8 @@ async def test_rows_are_held_while_redis_is_away() -> None:
 
 async def test_a_429_while_redis_is_away_still_holds_this_process_back() -> None:
     """It used to raise, and the batch lost outcomes that it had paid for."""
-    limiter = Limiter(cast("Redis", AwayRedis()), KEY, Limits(requests_per_min=600))
+    limiter = Limiter(cast("Redis", AwayRedis()), KEYS, Limits(requests_per_min=600))
 
     await limiter.pause(30)
 
     assert limiter.waiting_for == "the endpoint's pause"
-
-
-async def test_jobs_on_the_same_limit_share_a_limiter(redis: Redis) -> None:
-    async with anyio.create_task_group() as tasks:
-        limiters = Limiters(redis, tasks)
-        limits = Limits(requests_per_min=5)
-
-        one = limiters.of("endpoint", "gpt-x", limits)
-
-        assert limiters.of("endpoint", "gpt-x", Limits(requests_per_min=5)) is one
-        assert limiters.of("endpoint", "gpt-y", limits) is not one
-        assert limiters.of("endpoint", "gpt-x", Limits()) is not one
-        tasks.cancel_scope.cancel()

@@ -96,7 +96,7 @@ def test_the_lag_is_counted_from_the_last_time_that_all_was_written() -> None:
 
 async def test_waits_for_a_turn_are_summed(redis: Redis) -> None:
     waits = Waits()
-    limiter = Limiter(redis, "limit", Limits(), waits=waits)
+    limiter = Limiter(redis, ("limit", "askers"), Limits(), waits=waits)
     await limiter.pause(0.05)
 
     await limiter.reserve(10, Stop())

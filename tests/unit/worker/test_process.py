@@ -145,7 +145,7 @@ async def test_a_process_wants_as_many_batches_as_refill_its_slots(
         process = worker.process
         process.open = {(JOB, str(n)): _open_batch(size) for n, size in enumerate(opened)}
         for _ in range(waiting):
-            process.slots.put(asyncio.Event().wait)  # type: ignore[arg-type]
+            process.slots.put(asyncio.Event().wait, job_id=JOB)  # type: ignore[arg-type]
 
         assert process.wanted_batches == wanted
 

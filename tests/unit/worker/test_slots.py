@@ -36,9 +36,9 @@ async def test_a_slow_piece_of_work_holds_one_slot_only() -> None:
         done.append(number)
 
     async with _serving(2) as slots:
-        slots.put(lambda: _wait(release))
+        slots.put(lambda: _wait(release), job_id="a")
         for number in range(5):
-            slots.put(partial(note, number))
+            slots.put(partial(note, number), job_id="a")
         await _settle()
 
         assert done == [0, 1, 2, 3, 4]
@@ -49,7 +49,7 @@ async def test_no_more_than_its_size_at_a_time() -> None:
     release = asyncio.Event()
     async with _serving(3) as slots:
         for _ in range(10):
-            slots.put(lambda: _wait(release))
+            slots.put(lambda: _wait(release), job_id="a")
         await _settle()
 
         busy, waiting = slots.busy, slots.waiting
@@ -69,10 +69,25 @@ async def test_first_come_first_served() -> None:
 
     async with _serving(1) as slots:
         for number in range(6):
-            slots.put(partial(note, number))
+            slots.put(partial(note, number), job_id="a")
         await _settle()
 
     assert order == [0, 1, 2, 3, 4, 5]
+
+
+async def test_jobs_take_turns() -> None:
+    """A large job that came first does not keep a small one waiting for its whole queue."""
+    order: list[str] = []
+
+    async def note(job_id: str) -> None:
+        order.append(job_id)
+
+    async with _serving(1) as slots:
+        for job_id in ("large",) * 5 + ("small",) * 2:
+            slots.put(partial(note, job_id), job_id=job_id)
+        await _settle()
+
+    assert order == ["large", "small", "large", "small", "large", "large", "large"]
 
 
 async def _wait(event: asyncio.Event) -> None:
