@@ -58,8 +58,8 @@ def classify_response(
         type=redact(problem.type or f"HTTP {status}"),
         message=fold(redact(_message(status, problem, headers=headers))),
         status=status,
-        code=None if problem.code is None else redact(problem.code),
-        request_id=read_request_id(headers),
+        code=_redacted(problem.code, redact),
+        request_id=_redacted(read_request_id(headers), redact),
     )
     retry_after_s = read_retry_after(headers)
     if problem.code in _NO_QUOTA or problem.type in _NO_QUOTA:
@@ -154,6 +154,10 @@ def _read_problem(raw: bytes) -> _Problem:
         # FastAPI's own "not found" is JSON, too, and no answer of the API's.
         is_json=problem != {"detail": "Not Found"},
     )
+
+
+def _redacted(text: str | None, redact: Callable[[str], str]) -> str | None:
+    return None if text is None else redact(text)
 
 
 def _text(value: Json) -> str | None:

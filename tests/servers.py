@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,12 +26,14 @@ class RedisServer:
 
     folder: Path
     settings: tuple[str, ...] = ()
+    password: str = ""
     port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        user = f":{self.password}@" if self.password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start, or start again on what the file holds; returns when it answers."""
@@ -40,7 +43,7 @@ class RedisServer:
                 [
                     str(_find_server()), "--bind", "127.0.0.1", "--port", str(self.port),
                     "--dir", str(self.folder), "--appendonly", "yes", "--save", "",
-                    *self.settings,
+                    "--requirepass", self.password, *self.settings,
                 ],
                 stdout=log, stderr=log,
             )  # fmt: skip
@@ -105,9 +108,13 @@ class MlflowServer:
 
 
 class Wire:
-    """A TCP proxy in front of a port, with a cut that nobody is told of: no reset, no answer."""
+    """A TCP proxy in front of a port, with a cut that nobody is told of: no reset, no answer.
 
-    def __init__(self, to_port: int) -> None:
+    With ``tls`` it takes TLS alone, as stunnel does in front of a server without.
+    """
+
+    def __init__(self, to_port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.port = _free_port()
         self._to_port = to_port
         self._loop = asyncio.new_event_loop()
@@ -133,7 +140,9 @@ class Wire:
 
     async def _open(self) -> None:
         self._whole.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._tls
+        )
 
     async def _close(self) -> None:
         self._server.close()

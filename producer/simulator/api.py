@@ -154,7 +154,7 @@ class SimulatedApi:
             request.texts, key=asked.key, openai_model=request.openai_model, settings=self.settings
         )
         if fault is not None:
-            unpaid = self._play(fault, endpoint=request.endpoint, now_s=now_s)
+            unpaid = self._play(fault, asked=asked, now_s=now_s)
             if unpaid is not None:
                 return unpaid
         made = reply(request, keys=asked.keys, origin=self._origin(now_s))
@@ -177,14 +177,17 @@ class SimulatedApi:
             is_counted=True,
         )
 
-    def _play(self, fault: Fault, *, endpoint: Endpoint, now_s: float) -> Response | None:
+    def _play(self, fault: Fault, *, asked: _Asked, now_s: float) -> Response | None:
         """Play a fault that costs nothing; None: it is a flaw of an answer that does.
 
         Raises:
             ApiError: the fault is an answer with an error.
         """
         self.stats.struck(fault)
-        error = fault_error(fault, endpoint=endpoint, settings=self.settings, now_s=now_s)
+        where, settings = asked.request.endpoint, self.settings
+        error = fault_error(
+            fault, endpoint=where, key=asked.api_key, settings=settings, now_s=now_s
+        )
         if error is not None:
             raise error
         if fault is Fault.TIMEOUT:
@@ -222,7 +225,7 @@ class SimulatedApi:
         return Response(
             status=error.status,
             body=orjson.dumps(error.payload()),
-            headers=f"x-request-id: req_sim_{self._serial}\r\n{limit_headers}{lines}",
+            headers=f"{lines}x-request-id: req_sim_{self._serial}\r\n{limit_headers}",
             is_counted=is_counted,
         )
 

@@ -108,6 +108,16 @@ def server_error() -> ApiError:
     return ApiError(message, status=500, kind="server_error")
 
 
+def leaked(key: str, *, status: int) -> ApiError:
+    """An answer that shows the whole key, as some gateways do with what they did not understand."""
+    message = (
+        f"upstream refused GET https://user:{key}@api.example/v1/chat?api-key={key}"
+        f" with Authorization: Bearer {key}; key {key} (simulated)"
+    )
+    headers = (("x-request-id", f"req_{key}"),)
+    return ApiError(message, status=status, kind=f"gateway_{key}", code=key, headers=headers)
+
+
 def content_filtered() -> ApiError:
     """Azure's refusal of a prompt."""
     message = (

@@ -28,6 +28,8 @@ class Fault(str, Enum):
     NO_CHOICES = "no_choices"
     REJECT = "reject"  # 400: this input is refused
     FILTER = "filter"  # 400: by a content filter
+    LEAK = "leak"  # 400, with the key in message, code, address and request id
+    LEAK_ERROR = "leak_error"  # the same as a 500
     FLAKY = "flaky"  # 500 the first two times; no rate of its own
 
 

@@ -4,7 +4,7 @@ from email.utils import formatdate
 from math import ceil
 
 from producer.simulator.embeddings import refused_input
-from producer.simulator.errors import ApiError, Headers, content_filtered, server_error
+from producer.simulator.errors import ApiError, Headers, content_filtered, leaked, server_error
 from producer.simulator.faults import Fault
 from producer.simulator.limits import Admission
 from producer.simulator.requests import Endpoint
@@ -12,7 +12,7 @@ from producer.simulator.settings import SimulatorSettings
 
 
 def fault_error(
-    fault: Fault, *, endpoint: Endpoint, settings: SimulatorSettings, now_s: float
+    fault: Fault, *, endpoint: Endpoint, key: str, settings: SimulatorSettings, now_s: float
 ) -> ApiError | None:
     """The error that a fault is answered with; None where it is not one."""
     if fault in (Fault.UNAVAILABLE, Fault.THROTTLE):
@@ -28,6 +28,8 @@ def fault_error(
         Fault.ERROR: server_error(),
         Fault.REJECT: ApiError("Invalid prompt: refused by the simulation.", code="invalid_prompt"),
         Fault.FILTER: content_filtered(),
+        Fault.LEAK: leaked(key, status=400),
+        Fault.LEAK_ERROR: leaked(key, status=500),
     }.get(fault)
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
+from tests.flower import Flower
 from tests.system import KEY, System, wait_until
 
 pytestmark = pytest.mark.integration
@@ -21,58 +17,11 @@ ROWS = 250
 _PROMPT = ("--prompt", "Say: {text}", "--openai-model", "gpt-4o-mini", "--batch-size", "100")
 
 
-class Flower:
-    """A running Flower, asked over HTTP as a browser asks it."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def text(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
-            return str(response.read().decode())
-
-    def tasks(self) -> list[dict[str, Any]]:
-        """All tasks, oldest first."""
-        found: dict[str, dict[str, Any]] = json.loads(self.text("/api/tasks"))
-        return sorted(found.values(), key=lambda task: task["received"] or 0)
-
-    def results(self) -> list[str]:
-        """The results of the tasks that have ended, without the quotes."""
-        return [str(task["result"]).strip("'") for task in self.tasks() if task["result"]]
-
-    def waiting(self) -> int:
-        """How many messages wait, as its broker page shows it."""
-        lengths: dict[str, Any] = json.loads(self.text("/api/queues/length"))
-        return sum(queue["messages"] for queue in lengths["active_queues"])
-
-
 @pytest.fixture
 def flower(system: System) -> Iterator[Flower]:
-    """``celery -A worker flower`` on a free port, with nothing said but the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (system.folder / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--port={port}"],
-            cwd=system.folder,
-            env={**system.environment, "FLOWER_UNAUTHENTICATED_API": "true"},
-            stdout=log,
-            stderr=log,
-        )
-    made = Flower(port)
-    wait_until(lambda: _answers(made))
-    assert process.poll() is None
+    made = Flower(system)
     yield made
-    process.terminate()
-    process.wait(20)
-
-
-def _answers(flower: Flower) -> bool:
-    try:
-        return flower.text("/healthcheck") == "OK"
-    except OSError:
-        return False
+    made.close()
 
 
 def test_flower_shows_each_batch_with_its_job_number_and_rows(
