@@ -10,26 +10,6 @@ import pytest
 from tests.servers import MlflowServer, RedisServer, Wire
 from tests.system import System
 
-_FIGURES = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Have a measured figure stand at the end of the test session's output."""
-    figures = request.config.stash.setdefault(_FIGURES, [])
-    return lambda text: figures.append(f"{request.node.name}: {text}")
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the figures."""
-    figures = config.stash.get(_FIGURES, [])
-    if figures:
-        terminalreporter.section("measured")
-        for line in figures:
-            terminalreporter.line(line)
-
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
