@@ -30,7 +30,7 @@ class PyfuncModel:
             RowError: the model's code failed, or answered for fewer or more rows than it was asked.
         """
         # Costs half a second, and only pyfuncs need it; its stubs are a release behind.
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
 
         frame = pd.DataFrame([dict(row.values) for row in rows])
         try:

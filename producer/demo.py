@@ -20,10 +20,12 @@ import click
 
 from flavor.types import Json
 from producer.local import LocalOptions, LocalResult, run_locally
-from producer.outcomes import read_results
+from producer.outcomes import View, open_outcomes
 from producer.services import open_services
 from producer.simulator import SimulatorSettings, serve
 from producer.submission import SubmitOptions
+from worker.jobs import JobSpec
+from worker.runs import Runs
 from worker.settings import Settings
 
 DEMO_INPUT = Path(__file__).with_name("data") / "demo_reviews.csv"
@@ -87,15 +89,13 @@ async def _api(*, is_simulated: bool) -> AsyncIterator[dict[str, str]]:
 async def _first_rows(settings: Settings, job_id: str) -> list[dict[str, Json]]:
     async with open_services(settings) as services:
         spec = await asyncio.to_thread(services.runs.spec, job_id)
-        rows = await asyncio.to_thread(
-            lambda: list(islice(read_results(services.runs, spec), _SHOWN_ROWS))
-        )
-    return [
-        {
-            "row": row["row_id"],
-            "text": (row.get("input") or {}).get("text", ""),
-            "answer": row["output"],
-            "tokens": row["total_tokens"],
-        }
-        for row in rows
-    ]
+        return await asyncio.to_thread(_read_rows, services.runs, spec)
+
+
+def _read_rows(runs: Runs, spec: JobSpec) -> list[dict[str, Json]]:
+    shown = {"row": "row_id", "text": "text", "answer": "output", "tokens": "total_tokens"}
+    with open_outcomes(runs, spec, View(columns=list(shown.values()))) as outcomes:
+        return [
+            {title: row[column] for title, column in shown.items()}
+            for row in islice(outcomes.rows(), _SHOWN_ROWS)
+        ]

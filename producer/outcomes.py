@@ -1,154 +1,139 @@
-"""A job's outcomes as one stream of rows, in the input's order, beside the input's own columns."""
+"""A job's outcomes with the input's columns beside them: rows in the input's order, as a stream.
+
+Read from the run alone: the parts that are published so far, and what was rescued of batches that
+have none. Memory holds a few batches.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from flavor.errors import InputError
-from flavor.types import Json, StrEnum
-from worker.inputs import to_json
+from flavor.types import Json
+from producer.answers import COLUMNS, Answers, read_answer, read_answers
+from producer.layout import Column, Source, Sources, lay_out
 from worker.jobs import JobSpec, Verdict
-from worker.parts import part_schema, read_part
-from worker.run_files import InputReader, part_number
-from worker.runs import OUTPUTS, Runs
+from worker.run_files import InputReader, parts_by_batch, read_parts
+from worker.runs import Runs
 
 _DEAD = pa.array([verdict.value for verdict in Verdict if verdict.is_dead])
 
 
-class ResultFormat(StrEnum):
-    """How results are written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the user wants to see. ``columns`` in this order; none named are all."""
 
-    JSONL = "jsonl"
-    CSV = "csv"
-    PARQUET = "parquet"
+    columns: Sequence[str] = ()
+    only_failed: bool = False
+    has_json_columns: bool = False
 
 
-def read_results(
-    runs: Runs, spec: JobSpec, *, only_failed: bool = False
-) -> Iterator[dict[str, Json]]:
-    """Every outcome that has been published so far, in input order, as a stream.
+@dataclass(slots=True)
+class Outcomes:
+    """Results as a table: its columns, and its rows as often as they are asked for.
 
-    A row has the columns of a part and, where the input was logged, ``input``: an object of the
-    input's columns. Blocks; memory holds one batch.
+    ``answers`` is None unless JSON answers are spread into columns.
     """
-    with tempfile.TemporaryDirectory(prefix="results-") as folder:
-        inputs = InputReader(runs, spec, Path(folder))
-        for path in runs.files(spec.job_id, OUTPUTS):
-            local = runs.fetch(spec.job_id, path, Path(folder))
-            part = read_part(local)
-            local.unlink(missing_ok=True)
-            if only_failed:
-                part = part.filter(pc.is_in(part["verdict"], _DEAD))
-            if not part.num_rows:
+
+    spec: JobSpec
+    columns: list[Column]
+    answers: Answers | None
+    _runs: Runs
+    _folder: Path
+    _paths: Mapping[int, Sequence[str]]
+    _only_failed: bool
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as Arrow has them."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+    def rows(self) -> Iterator[dict[str, Json]]:
+        """One row after another. Blocks.
+
+        Raises:
+            InputError: the input is gone from the run.
+            TrackingError: MLflow is away.
+        """
+        inputs = InputReader(self._runs, self.spec, self._folder)
+        sources = {column.source for column in self.columns}
+        has_input = bool(sources & {Source.INPUT, Source.INPUT_ROW})
+        for batch, found in self._batches(self._needed()):
+            outcomes = (
+                found.filter(pc.is_in(found["verdict"], _DEAD)) if self._only_failed else found
+            )
+            if not outcomes.num_rows:
                 continue
-            values = inputs.of_batch(part_number(path))
-            for row in part.to_pylist():
-                if values is not None:
-                    row["input"] = values.get(row["index"])
-                yield row
+            given = (inputs.of_batch(batch) or {}) if has_input else {}
+            for outcome in outcomes.to_pylist():
+                yield self._row(outcome, given.get(outcome["index"], {}))
 
-
-def write_results(
-    rows: Iterator[dict[str, Json]], spec: JobSpec, *, to: Path | None, form: ResultFormat
-) -> int:
-    """Write rows to a file or to stdout and return how many there were.
-
-    Raises:
-        InputError: Parquet is wanted on a terminal, or the file cannot be written.
-    """
-    if form is ResultFormat.PARQUET:
-        if to is None:
-            raise InputError("parquet needs a file: add -o results.parquet")
-        return _write_parquet(rows, spec, to)
-    with _opened(to) as file:
-        return (
-            _write_csv(rows, spec, file) if form is ResultFormat.CSV else _write_jsonl(rows, file)
-        )
-
-
-@contextmanager
-def _opened(to: Path | None) -> Iterator[IO[str]]:
-    """Of a text that has no UTF-8 (a lone surrogate) a question mark is left."""
-    if to is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")
-        yield sys.stdout
-        return
-    with _named(to), to.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        yield file
-
-
-@contextmanager
-def _named(to: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write results to {to}: {error.strerror or error}") from error
-
-
-def _write_jsonl(rows: Iterator[dict[str, Json]], file: IO[str]) -> int:
-    count = 0
-    for row in rows:
-        file.write(to_json(row).decode() + "\n")
-        count += 1
-    return count
-
-
-def _write_csv(rows: Iterator[dict[str, Json]], spec: JobSpec, file: IO[str]) -> int:
-    """Input columns stand last, as ``input.NAME``: those of the first row decide which."""
-    writer: Any = None
-    count = 0
-    for row in rows:
-        flat = _flat(row)
-        if writer is None:
-            names = list(flat) or part_schema(spec.task).names
-            writer = csv.DictWriter(file, names, restval="", extrasaction="ignore")
-            writer.writeheader()
-        writer.writerow(flat)
-        count += 1
-    if writer is None:
-        csv.writer(file).writerow(part_schema(spec.task).names)
-    return count
-
-
-def _write_parquet(rows: Iterator[dict[str, Json]], spec: JobSpec, to: Path) -> int:
-    schema = part_schema(spec.task)
-    if spec.is_input_logged:
-        schema = schema.append(pa.field("input", pa.string()))
-    count = 0
-    with _named(to), pq.ParquetWriter(to, schema, compression="zstd") as writer:
-        group: list[Mapping[str, Json]] = []
-        for row in rows:
-            if "input" in row:
-                row["input"] = to_json(row["input"]).decode()
+    def tables(self, rows_at_once: int = 1000) -> Iterator[pa.Table]:
+        """The same as Arrow tables of about so many rows."""
+        group: list[dict[str, Json]] = []
+        for row in self.rows():
             group.append(row)
-            count += 1
-            if len(group) == 1000:
-                writer.write_table(pa.Table.from_pylist(group, schema))
+            if len(group) == rows_at_once:
+                yield self._table(group)
                 group = []
         if group:
-            writer.write_table(pa.Table.from_pylist(group, schema))
-    return count
+            yield self._table(group)
+
+    def _batches(self, columns: Sequence[str] | None) -> Iterator[tuple[int, pa.Table]]:
+        return read_parts(
+            self._runs, self.spec.job_id, self._paths, folder=self._folder, columns=columns
+        )
+
+    def _needed(self) -> list[str]:
+        """The columns of a part that must be read."""
+        wanted = [c.key for c in self.columns if c.source is Source.OUTCOME]
+        return list(
+            dict.fromkeys(["index", "verdict", *wanted, *(COLUMNS if self.answers else ())])
+        )
+
+    def _row(self, outcome: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str, Json]:
+        answer: Mapping[str, Json] = {}
+        error = None
+        if self.answers is not None and outcome["verdict"] == Verdict.SUCCEEDED:
+            answer, error = read_answer(outcome["output"])
+        row = Sources(outcome=outcome, given=given, answer=answer, answer_error=error)
+        return {column.name: column.value(row) for column in self.columns}
+
+    def _table(self, rows: Sequence[Mapping[str, Json]]) -> pa.Table:
+        arrays = [c.array([row[c.name] for row in rows]) for c in self.columns]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
 
 
-def _flat(row: Mapping[str, Json]) -> dict[str, Json]:
-    flat = {name: _cell(value) for name, value in row.items() if name != "input"}
-    values = row.get("input")
-    if isinstance(values, dict):
-        flat |= {f"input.{name}": _cell(value) for name, value in values.items()}
-    return flat
+@contextmanager
+def open_outcomes(runs: Runs, spec: JobSpec, view: View | None = None) -> Iterator[Outcomes]:
+    """A job's results, for the length of the block. Blocks.
 
-
-def _cell(value: Json) -> Json:
-    return to_json(value).decode() if isinstance(value, (dict, list)) else value
+    Raises:
+        InputError: a column that was asked for is not there.
+        TrackingError: MLflow is away.
+    """
+    view = view or View()
+    with tempfile.TemporaryDirectory(prefix="results-") as name:
+        folder = Path(name)
+        paths = parts_by_batch(runs, spec.job_id)
+        answers = None
+        if view.has_json_columns:
+            parts = read_parts(runs, spec.job_id, paths, folder=folder, columns=COLUMNS)
+            answers = read_answers(spec, parts)
+        yield Outcomes(
+            spec=spec,
+            columns=lay_out(
+                spec, answers=answers.columns.kinds if answers else None, wanted=view.columns
+            ),
+            answers=answers,
+            _runs=runs,
+            _folder=folder,
+            _paths=paths,
+            _only_failed=view.only_failed,
+        )

@@ -6,10 +6,7 @@ stay nested. Bytes and durations have no such form and are refused with the colu
 
 from __future__ import annotations
 
-import datetime as dt
-import math
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +17,7 @@ import pyarrow.parquet as pq
 from flavor.errors import InputError
 from flavor.types import Json
 from producer.tables import check_names
+from producer.values import plain
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 8192
@@ -69,7 +67,7 @@ def _values_of(column: Any, place: str) -> list[Json]:  # noqa: ANN401 - any of 
     if pa.types.is_float16(kind):  # to_pylist would make numpy's own numbers of it
         column = column.cast(pa.float32())
     values: list[Json] = column.to_pylist()
-    return values if _is_plain(kind) else [_plain(value, place) for value in values]
+    return values if _is_plain(kind) else [plain(value, place) for value in values]
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -93,27 +91,3 @@ def _iso_texts(column: Any) -> list[str | None]:  # noqa: ANN401 - any of pyarro
         texts, r"\.0+(Z|[+-]\d+)?$", r"\1"
     ).to_pylist()
     return iso
-
-
-def _plain(value: Any, place: str) -> Json:  # noqa: ANN401 - whatever a nested column holds
-    match value:
-        case dict():
-            return {str(key): _plain(inner, place) for key, inner in value.items()}
-        case list() | tuple():
-            return [_plain(inner, place) for inner in value]
-        case float():
-            return value if math.isfinite(value) else None
-        case dt.datetime() | dt.date() | dt.time():
-            return value.isoformat()
-        case Decimal():
-            return str(value)
-        case None | bool() | int() | str():
-            return value
-    raise _no_json(type(value).__name__, place)
-
-
-def _no_json(kind: str, place: str) -> InputError:
-    return InputError(
-        f"{place}: values of type {kind} have no form in JSON; write the column as text "
-        "(bytes as base64, for instance) or leave it out"
-    )

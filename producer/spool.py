@@ -20,6 +20,7 @@ from flavor.types import Row
 from producer.formats import Record
 from producer.ids import IdCheck
 from producer.source import SourceRow, SourceRows
+from worker.columns import Columns
 from worker.inputs import MAX_ROW_BYTES, InputWriter, to_json
 from worker.jobs import BATCHES_PER_INPUT_FILE
 
@@ -64,6 +65,7 @@ class Spooled:
     longest_characters: int
     input_files: tuple[Path, ...]
     preview: tuple[SourceRow, ...]
+    columns: Columns
     payload_file: Path
 
     def payloads(self) -> Iterator[Payload]:
@@ -151,6 +153,7 @@ class Spool:
             longest_characters=batches.longest_characters,
             input_files=tuple(parts.files),
             preview=tuple(batches.preview),
+            columns=batches.columns,
             payload_file=payload_file,
         )
 
@@ -180,6 +183,7 @@ class _Batches:
         self.characters = 0
         self.longest_characters = 0
         self.preview: list[SourceRow] = []
+        self.columns = Columns()
         self._preview_bytes = 0
         self._options = options
         self._parts = parts
@@ -204,6 +208,7 @@ class _Batches:
             batch.rows.append(source_row.row)
             batch.records.append(record)
             batch.texts.append(text)
+            self.columns.add(record.values)
             batch_bytes += size
             if len(self.preview) < PREVIEW_ROWS:
                 self._show(source_row, size)

@@ -56,6 +56,7 @@ class SubmitOptions:
     params: Mapping[str, Json] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     id_column: str | None = None
+    input_name: str | None = None
     input_format: str | None = None
     limit: int | None = None
     on_null: Literal["error", "skip"] = "error"
@@ -79,7 +80,6 @@ class Prepared:
     spooled: Spooled
     input_name: str
     input_sha256: str
-    columns: tuple[str, ...]
     batch_size: int
     price: Price | None
     limits: Limits
@@ -132,9 +132,8 @@ async def prepare(services: Services, options: SubmitOptions) -> AsyncIterator[P
             options=options,
             model=model,
             spooled=spooled,
-            input_name=_input_name(options.input_path),
+            input_name=options.input_name or _input_name(options.input_path),
             input_sha256=records.input_sha256 or "",
-            columns=tuple(spooled.preview[0].record.values),
             batch_size=batch_size,
             price=price,
             limits=Limits(
@@ -242,6 +241,7 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
         limits=prepared.limits,
         is_input_logged=options.log_input,
         trace=options.trace,
+        input_columns=spooled.columns.kinds,
     )
 
 
@@ -265,7 +265,7 @@ def _describe(services: Services, prepared: Prepared, spec: JobSpec) -> None:
             name=spec.input_name,
             sha256=spec.input_sha256,
             rows=spec.rows,
-            columns=prepared.columns,
+            columns=prepared.spooled.columns,
         ),
         model_id=spec.model_id,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from flavor.errors import ErrorInfo, InputError
 from flavor.prices import Price
 from flavor.types import Json, StrEnum, Task, Usage
+from worker.columns import Kind
 
 FINAL = "final"
 """The work after the last batch: finalizing the run. Leased and redelivered like a batch."""
@@ -91,6 +92,8 @@ class JobSpec:
     from it. ``model_uri`` is pinned (an alias became a version), so that all workers run the same
     model. ``columns`` maps the template's variables to the input's columns. ``params`` are the
     job's own request parameters. ``trace`` is the share of its requests that are logged as traces.
+    ``input_columns`` are all the input's, in order; empty where it has too many names to speak of
+    columns.
     """
 
     job_id: str
@@ -114,6 +117,7 @@ class JobSpec:
     limits: Limits = field(default_factory=Limits)
     is_input_logged: bool = True
     trace: float = 0.0
+    input_columns: Mapping[str, Kind] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The spec as indented JSON, as it stands in ``job.json``."""
@@ -138,6 +142,8 @@ class JobSpec:
             price = values.get("price")
             values["price"] = Price(**price) if price is not None else None
             values["limits"] = Limits(**values.get("limits", {}))
+            columns = values.get("input_columns", {})
+            values["input_columns"] = {name: Kind(kind) for name, kind in columns.items()}
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"this is no job spec that version can read: {error}") from error

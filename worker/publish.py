@@ -11,10 +11,8 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ import pyarrow.compute as pc
 from flavor.errors import InputError
 from flavor.types import Json
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
-from worker.parts import part_name, read_part, write_part
-from worker.run_files import InputReader, part_number
+from worker.parts import part_name, write_part
+from worker.run_files import InputReader, parts_by_batch, read_parts
 from worker.runs import OUTPUTS, TAG_STATE, Runs
 from worker.status import JobStatus
 from worker.totals import Totals
@@ -42,9 +40,6 @@ _RUN_STATUS = {
 }
 CLOCK_SKEW_S = 5
 """By how much the hosts' clocks may differ before a sample hides the totals."""
-
-_AHEAD = 8
-"""Parts fetched at once: a store behind a server answers in tens of milliseconds each."""
 
 
 def publish_part(runs: Runs, spec: JobSpec, *, batch: str, outcomes: Sequence[Outcome]) -> None:
@@ -134,17 +129,9 @@ class _Summary:
         self._inputs = InputReader(self.runs, self.spec, self.folder)
 
     def parts(self) -> Iterator[tuple[int, pa.Table]]:
-        """Every part of the run in order, a few fetched ahead."""
-        paths = self.runs.files(self.spec.job_id, OUTPUTS)
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="parts") as threads:
-            pending = [threads.submit(self._read, path) for path in islice(paths, _AHEAD)]
-            rest = iter(paths[_AHEAD:])
-            for path in paths:
-                table = pending.pop(0).result()
-                following = next(rest, None)
-                if following is not None:
-                    pending.append(threads.submit(self._read, following))
-                yield part_number(path), table
+        """Every part of the run in order."""
+        paths = parts_by_batch(self.runs, self.spec.job_id, (OUTPUTS,))
+        return read_parts(self.runs, self.spec.job_id, paths, folder=self.folder)
 
     def add(self, batch: int, part: pa.Table) -> None:
         """Count one part, and keep what people will look at."""
@@ -188,12 +175,6 @@ class _Summary:
     @property
     def _failed_path(self) -> Path:
         return self.folder / FAILED_FILE
-
-    def _read(self, path: str) -> pa.Table:
-        local = self.runs.fetch(self.spec.job_id, path, self.folder)
-        table = read_part(local)
-        local.unlink(missing_ok=True)
-        return table
 
     def _add_preview(self, batch: int, part: pa.Table) -> None:
         inputs = self._inputs_of(batch)

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from mlflow.exceptions import MlflowException
 
 from flavor.errors import InputError, TrackingError
 from flavor.redact import redact
+from worker.columns import Columns
 from worker.jobs import JobSpec
 
 OUTPUTS = "outputs"
@@ -231,9 +232,14 @@ def prepare_tracking(tracking_uri: str | None) -> str:
     return runs.tracking_uri
 
 
-def input_dataset(*, name: str, sha256: str, rows: int, columns: Sequence[str]) -> Dataset:
+def input_dataset(*, name: str, sha256: str, rows: int, columns: Columns) -> Dataset:
     """The job's input as MLflow's UI shows it: name, digest, rows and columns; no data."""
-    schema = {"mlflow_colspec": [{"type": "string", "name": c, "required": True} for c in columns]}
+    schema = {
+        "mlflow_colspec": [
+            {"type": kind.value, "name": column, "required": column not in columns.optional}
+            for column, kind in columns.kinds.items()
+        ]
+    }
     return Dataset(
         name=name[:500],
         digest=sha256[:32],

@@ -101,9 +101,9 @@ def test_results_come_in_every_format_with_the_inputs_beside_them(
     rows = [json.loads(line) for line in lines.splitlines()]
     cells = list(csv.DictReader(io.StringIO(table, newline="")))
     columns = pq.read_table(folder / "out.parquet").to_pylist()
-    assert [row["input"]["text"] for row in rows] == TEXTS
-    assert [cell["input.text"] for cell in cells] == TEXTS
-    assert [json.loads(column["input"])["text"] for column in columns] == TEXTS
+    assert [row["text"] for row in rows] == TEXTS
+    assert [cell["text"] for cell in cells] == TEXTS
+    assert [column["text"] for column in columns] == TEXTS
     for row, cell, column in zip(rows, cells, columns, strict=True):
         assert row["verdict"] == cell["verdict"] == column["verdict"]
         assert (row["output"] or "") == cell["output"] == (column["output"] or "")

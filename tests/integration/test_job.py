@@ -82,4 +82,4 @@ def test_a_bad_row_costs_one_row_and_the_exit_status_says_so(system: System) -> 
     (row,) = [json.loads(line) for line in failed.stdout.splitlines()]
     assert row["verdict"] == "rejected"
     assert row["error_status"] == 400
-    assert row["input"] == {"text": "[[reject]] me"}
+    assert row["text"] == "[[reject]] me"

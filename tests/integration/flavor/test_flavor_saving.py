@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import mlflow.openai
 import openai
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 import yaml
 from mlflow.models import Model, ModelSignature

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlflow.pyfunc
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 
 from flavor.errors import RowError
