@@ -18,12 +18,16 @@ INSTALL = $(PIP) install --no-compile --constraint constraints.txt 'pip>=21.3' s
 # Each command and worker imports mlflow: 3.5 s where the environment forbids cached bytecode, 1.1 s with it.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A file's tests stay together, and the longest files come first.
+SPREAD := -n auto --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev constraints clean
+.PHONY: help demo test coverage setup setup-dev constraints clean
 
 help:
 	@echo 'make demo         set up, then run a table of texts through everything on this machine'
 	@echo 'make test         set up, then check and test: what CI runs'
+	@echo 'make coverage     the tests alone, with the lines that they do not reach'
 	@echo 'make setup        set up alone: $(BIN)/producer and $(BIN)/celery'
 	@echo 'make setup-dev    the same with what the checks and tests need'
 	@echo 'make constraints  solve constraints.txt anew for all Pythons (UPGRADE=1: to the newest versions)'
@@ -40,7 +44,11 @@ test: $(VENV)/.set-up-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -m 'e2e or ladder'
+	$(BIN)/pytest $(SPREAD)
+
+coverage: $(VENV)/.set-up-dev
+	$(BIN)/pytest $(SPREAD) --cov --cov-report=term-missing:skip-covered
 
 setup: $(VENV)/.set-up
 	@echo 'ready: $(BIN)/producer --help'

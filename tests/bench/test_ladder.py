@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.ladder
 def test_the_short_ladder_measures_ours_beside_its_peers(figure: Callable[[str], None]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--short"],
