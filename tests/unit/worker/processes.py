@@ -17,6 +17,7 @@ from flavor.client import Client
 from flavor.model import OpenAIModel
 from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, ScriptedModel
 from tests.unit.worker.making import make_spec
+from worker.breaker import Breakers
 from worker.broker import QUEUE, make_app
 from worker.lanes import Limiters
 from worker.process import Process
@@ -66,6 +67,7 @@ async def open_worker(
         process.redis, process.store = redis, Store(redis)
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
         process.ledger, process.limiters = ledger, Limiters(redis, tasks)
+        process.breakers = Breakers(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())
         spec = make_spec()
         key = (spec.model_uri, spec.openai_model, "[]")

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from flavor.errors import TrackingError
 from flavor.model import RowReply
-from flavor.types import Request
+from flavor.types import Request, Response
 from tests.unit.worker.making import (
     JOB,
     claim,
@@ -36,20 +36,16 @@ def _rescued(worker: Worker) -> list[str]:
 
 def _wipes(worker: Worker, redis: Redis, *, nth: int) -> None:
     """Let Redis be wiped while the ``nth`` request is in flight, and let the worker notice."""
-    replies = worker.client.answer
+    send = worker.client.send
 
-    def answer(request: Request) -> Exception | list[RowReply]:
+    async def wipe_and_send(request: Request) -> Response:
+        response = await send(request)
         if len(worker.client.sent) == nth:
-            wiped = asyncio.ensure_future(_wipe(worker, redis))
-            wiped.add_done_callback(lambda _: None)
-        return replies(request)
+            await redis.flushall()
+            await _beat(worker.process)
+        return response
 
-    worker.client.answer = answer
-
-
-async def _wipe(worker: Worker, redis: Redis) -> None:
-    await redis.flushall()
-    await _beat(worker.process)
+    worker.client.send = wipe_and_send  # type: ignore[method-assign]
 
 
 async def test_what_was_paid_for_is_in_the_run_when_redis_is_wiped(
