@@ -1,10 +1,9 @@
 """The circuit breaker of an endpoint, shared by all workers: while it is down, rows wait for free.
 
-An endpoint is *down* when it fails whoever asks it, ``TRIP`` requests in a row. From then on
-nothing is sent but one probe at a time, fleet-wide, at growing intervals; the first answer lets
-everybody go on. What fails because the endpoint is down is no attempt of the row's: a row is blamed
-only for what it meets while others are answered. The shared state is in ``lua/trip.lua`` and
-``lua/probe.lua``.
+An endpoint is *down* when it fails whoever asks it, ``TRIP`` requests in a row. From then on only
+one probe at a time is sent, fleet-wide, at growing intervals; the first answer lets all go on. What
+only a server in trouble says is an attempt of the row's as soon as a request that was sent later
+is answered, and not before. The shared state is in ``lua/trip.lua`` and ``lua/probe.lua``.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ LOOK_S = 1.0
 FIRST_WAIT_MS = 1000
 MAX_WAIT_MS = 30_000
 MAX_WAIT_OF_ERRORS_MS = 5000
-"""Between probes that a server answers with an error of its own: the row may be to blame, and pays
-with an attempt."""
+"""Between probes that meet the server's own errors: a row that may be to blame pays an attempt."""
 
 PROBE_MS = 60_000
 """After so long without a word of it, a probe counts as lost and another may go."""
@@ -65,6 +63,15 @@ class _News(StrEnum):
 
 
 @dataclass(slots=True)
+class _Failure:
+    """One that no answer to a later request has made its row's own; others may come in between."""
+
+    at_s: float
+    trip: Trip
+    is_outage: bool  # then it is no attempt so far; else it is one, until the breaker opens
+
+
+@dataclass(slots=True)
 class _Waiter:
     trip: Trip
     turn: asyncio.Future[None]
@@ -84,7 +91,7 @@ class Breaker:
         self.is_open = False
         self._reason = ""
         self._streak: list[Trip] = []  # failures since the last answer
-        self._unsure: list[tuple[float, Trip]] = []  # since an answer to what was sent after them
+        self._unsure: deque[_Failure] = deque()  # oldest first
         self._waiters: deque[_Waiter] = deque()
         self._probe: Trip | None = None
         self._news: _News | None = None
@@ -123,7 +130,7 @@ class Breaker:
             self._probe = None
         if self._unsure:
             self._streak.clear()
-            self._unsure = [failure for failure in self._unsure if failure[0] >= trip.sent_s]
+            self._judge(trip.sent_s)
         if self.is_open:
             self._close()
             self._tell(_News.UP)
@@ -139,13 +146,12 @@ class Breaker:
                 self._note(error, is_outage=is_outage)
                 self._tell(_News.STILL_DOWN)
             return
-        trip.attempts += 1
+        trip.attempts += not is_outage
         self._streak.append(trip)
-        self._unsure.append((asyncio.get_running_loop().time(), trip))
+        self._unsure.append(_Failure(asyncio.get_running_loop().time(), trip, is_outage))
         if is_down(self._streak, is_outage=is_outage):
-            # Also those between which answers came to what was sent before the endpoint went down.
-            for _, failed in self._unsure:
-                failed.attempts -= 1
+            for failure in self._unsure:
+                failure.trip.attempts -= not failure.is_outage
             self._unsure.clear()
             self._streak.clear()
             self._note(error, is_outage=is_outage)
@@ -221,6 +227,12 @@ class Breaker:
                 resolve(waiter.turn)
                 return
         self._tell(_News.STILL_DOWN)  # all of them have left meanwhile
+
+    def _judge(self, sent_s: float) -> None:
+        """What was sent at ``sent_s`` is answered: the endpoint was not down before that."""
+        while self._unsure and self._unsure[0].at_s < sent_s:
+            failure = self._unsure.popleft()
+            failure.trip.attempts += failure.is_outage
 
     def _note(self, error: TransientError, *, is_outage: bool) -> None:
         self._reason = error.info.message
