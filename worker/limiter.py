@@ -28,8 +28,9 @@ from worker.stop import Stop, resolve
 LOOK_S = 0.5
 """Between looks at the shared state while the limit is in use: so soon all know of a pause."""
 
-GROUP_S = 0.04
-"""Between calls: rows that become ready in this time share the next one."""
+GROUP_S, MOST_GROUP_S = 0.01, 0.04
+"""Between calls, per process that asks, and at most: rows that become ready in this time share the
+next one. So Redis has about a hundred calls a second from a few processes."""
 
 READ_S = 0.05
 """Between readings of the answers' headers: a few a second say all that there is to say."""
@@ -79,6 +80,7 @@ class Limiter:
         self._waits = waits or Waits()
         self._queues = Queues()
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()  # waiting_for is asked by other threads, too
         self._is_known = self.is_limited  # whether there are limits
         self._unknown: list[asyncio.Future[None]] = []  # rows that wait for an answer to tell
         self._first = FIRST
@@ -97,7 +99,7 @@ class Limiter:
     @property
     def waiting_for(self) -> str:
         """What keeps rows from being sent right now, in words; empty when nothing does."""
-        if self._paused_until_s > asyncio.get_running_loop().time():
+        if self._paused_until_s > self._loop.time():
             return _CAUSES["pause"]
         return self._cause if self._queues else ""
 
@@ -159,7 +161,7 @@ class Limiter:
                 pause_s = await self._exchange()
             except StoreError:  # the limits cannot be read: hold the rows until they can
                 self._cause, pause_s = _CAUSES["redis"], _RETRY_S
-            await asyncio.sleep(max(pause_s, GROUP_S))
+            await asyncio.sleep(max(pause_s, min(self._processes * GROUP_S, MOST_GROUP_S)))
             if not self._queues:
                 self._wake.clear()
                 await self._idle()
@@ -195,10 +197,11 @@ class Limiter:
         except StoreError:
             self._unsettled += unsettled
             raise
+        has_all = len(reply[8:]) == 2 * sum(len(job.tokens) for job in asking)
         if self._epoch in (epoch, int(reply[5])):  # else a pause came between: these turns are void
             self._take_in(reply[:8])
             self._queues.give([job.job_id for job in asking], reply[8:])
-        if not self._queues:
+        if has_all or not self._queues:  # who came during the call has not been refused anything
             return 0.0
         # What is free before the horizon is asked for twice before it is due.
         return max(self._horizon_s * 0.45, min(float(reply[0]) / 1e6, _MOST_SLEEP_S))

@@ -154,17 +154,20 @@ class RecordingStop(Stop):
 
 
 class CountingRedis:
-    """Passes scripts on to a real client, and records their names."""
+    """Passes scripts on to a real client, and records their names; ``meanwhile`` comes between."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._names = {_script(name)[0]: name for name in SCRIPTS}
         self.calls: list[str] = []
         self.args: list[tuple[Any, ...]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
 
     async def evalsha(self, sha: str, count: int, *rest: Any) -> Any:
         self.calls.append(self._names[sha])
         self.args.append(rest[count:])
+        self.meanwhile()
+        await asyncio.sleep(0)
         return await cast("Any", self._redis.evalsha(sha, count, *rest))
 
     async def eval(self, text: str, count: int, *rest: Any) -> Any:

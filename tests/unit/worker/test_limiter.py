@@ -277,6 +277,24 @@ async def test_rows_that_wait_together_share_one_call(redis: Redis) -> None:
     assert len(counting.calls) <= 2
 
 
+async def test_a_row_that_comes_while_others_ask_waits_for_the_next_call_alone(
+    redis: Redis,
+) -> None:
+    """It was refused nothing: it need not wait as those do whom a limit holds back."""
+    counting = CountingRedis(redis)
+    limiter = Limiter(cast("Redis", counting), KEYS, Limits(requests_per_min=10**6))
+    late: list[asyncio.Task[None]] = []
+    counting.meanwhile = lambda: late.append(asyncio.ensure_future(limiter.reserve(1, Stop())))
+
+    async with _serving(limiter):
+        await limiter.reserve(1, Stop())
+        counting.meanwhile = lambda: None
+        began_s = asyncio.get_running_loop().time()
+        await late[0]
+
+    assert asyncio.get_running_loop().time() - began_s < 0.15
+
+
 async def test_limits_unknown_at_first_let_a_few_through_and_then_wait_for_an_answer(
     redis: Redis,
 ) -> None:

@@ -104,3 +104,11 @@ async def test_waits_for_a_turn_are_summed(redis: Redis) -> None:
 
     assert waits.turns == 2
     assert 0.04 < waits.waited_s < 5
+
+
+async def test_what_rows_wait_for_can_be_asked_from_another_thread(redis: Redis) -> None:
+    """Prometheus asks in a thread of its own, which has no event loop."""
+    limiter = Limiter(redis, ("limit", "askers"), Limits())
+    await limiter.pause(5)
+
+    assert await asyncio.to_thread(lambda: limiter.waiting_for) == "the endpoint's pause"
