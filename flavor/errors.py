@@ -54,8 +54,18 @@ class RequestError(BatchError):
         self.headers = headers
 
 
+_OUTAGES = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})
+"""What a gateway answers for a server that it cannot reach, or an overloaded one: no row's fault.
+Sources: RFC 9110, section 15.6; Cloudflare's 52x; Anthropic's 529."""
+
+
 class TransientError(RequestError):
     """Passing: send again later. Counts as an attempt."""
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether only a server in trouble, or one that cannot be reached, fails so."""
+        return self.info.status is None or self.info.status in _OUTAGES
 
 
 class ThrottledError(RequestError):
@@ -68,6 +78,10 @@ class RowError(RequestError):
 
 class JobError(RequestError):
     """The endpoint refuses every request (bad key, no quota, unknown model): pause the job."""
+
+
+class CapReachedError(JobError):
+    """The job's cap has no room for another request: pause the job. Nothing was sent."""
 
 
 class LeaseLostError(BatchError):

@@ -21,9 +21,9 @@ import click
 from flavor.types import Json
 from producer.local import LocalOptions, LocalResult, run_locally
 from producer.outcomes import View, open_outcomes
+from producer.preparing import SubmitOptions
 from producer.services import open_services
 from producer.simulator import SimulatorSettings, serve
-from producer.submission import SubmitOptions
 from worker.jobs import JobSpec
 from worker.runs import Runs
 from worker.settings import Settings

@@ -14,15 +14,18 @@ from pydantic import SecretStr
 from flavor.client import Client
 from flavor.types import Task
 from producer.embedded import Workers, embedded_redis
+from producer.preparing import SubmitOptions, prepare
 from producer.progress import watch
 from producer.reading import read_spec_of, read_status
-from producer.resume import resume_job
 from producer.services import Services, open_services
-from producer.submission import SubmitOptions, enqueue, prepare
-from worker.jobs import JobSpec, Verdict
+from producer.submission import enqueue
+from worker.jobs import JobSpec
 from worker.runs import prepare_tracking
 from worker.settings import Settings
 from worker.status import JobStatus
+
+Start = Callable[[Services], Awaitable[JobSpec]]
+"""Makes a job run, by services that are there."""
 
 WORKER_LOG = Path("workers.log")
 
@@ -63,13 +66,13 @@ async def run_locally(
 
 
 async def resume_locally(
-    settings: Settings, job_id: str, local: LocalOptions, *, redo: frozenset[Verdict]
+    settings: Settings, job_id: str, local: LocalOptions, *, start: Start
 ) -> LocalResult:
-    """Run what is left of a job to its end on this machine. See ``producer.resume``."""
+    """Run what is left of a job to its end on this machine, after ``start`` has resumed it."""
     async with _local_services(settings) as services:
         if (await read_spec_of(services, job_id)).task is not Task.PYFUNC:
             await _check_key(local)
-        return await _run_job(services, local, partial(resume_job, services, job_id, redo=redo))
+        return await _run_job(services, local, partial(start, services))
 
 
 @asynccontextmanager

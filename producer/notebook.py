@@ -21,10 +21,11 @@ from flavor.types import Json, Task
 from producer.frames import to_frame, write_rows
 from producer.local import LocalOptions, run_locally
 from producer.outcomes import Outcomes, View, open_outcomes
+from producer.preparing import SubmitOptions, prepare
 from producer.progress import watch
 from producer.reading import read_spec_of, read_status
 from producer.services import Services, open_services
-from producer.submission import SubmitOptions, enqueue, prepare
+from producer.submission import enqueue
 from worker.runs import Runs
 from worker.settings import read_settings
 from worker.status import JobStatus
@@ -52,6 +53,8 @@ class JobOptions(TypedDict, total=False):
     batch_size: int
     rpm: int
     tpm: int
+    max_cost: float
+    max_total_tokens: int
     price: str
     experiment: str
     run_name: str

@@ -62,6 +62,22 @@ def _json(text: str) -> Json:
         return text
 
 
+cap_options = [
+    click.option(
+        "--max-cost",
+        type=click.FloatRange(min=0, min_open=True, max=9000),
+        metavar="USD",
+        help="Pause the job before it costs more than this.",
+    ),
+    click.option(
+        "--max-total-tokens",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Pause the job before it uses more tokens than this.",
+    ),
+]
+"""Of the commands that start a job or let it go on."""
+
 _TASKS = click.Choice([task.value for task in Task if task is not Task.PYFUNC])
 _FORMATS = click.Choice(["jsonl", "csv", "tsv", "parquet", "text"])
 
@@ -120,6 +136,7 @@ _OPTIONS = [
     click.option(
         "--tpm", type=click.IntRange(min=1), metavar="N", help="Tokens per minute, all workers."
     ),
+    *cap_options,
     click.option(
         "--price",
         metavar="IN/OUT[/CACHED]",

@@ -17,16 +17,18 @@ from pathlib import Path
 from flavor.errors import InputError, StoreError
 from flavor.model import ModelSpec, read_spec
 from flavor.types import Row
+from producer.caps import with_cap
 from producer.formats import TEXT_COLUMN, Format, Record
 from producer.services import Services
 from producer.source import SourceOptions, Wanted, read_rows
 from worker.broker import publish
 from worker.codec import encode_rows
 from worker.inputs import InputRow
-from worker.jobs import JobSpec, JobState, Outcome, Verdict
+from worker.jobs import Cap, JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, parts_by_batch
-from worker.runs import OUTPUTS, RESCUED, Runs
+from worker.runs import OUTPUTS, RESCUED, SPEC_FILE, Runs
+from worker.status import JobStatus
 from worker.totals import Totals
 
 RESUMED = frozenset({Verdict.CANCELLED})
@@ -43,14 +45,21 @@ class OpenBatchInput:
 
 
 async def resume_job(
-    services: Services, job_id: str, *, redo: frozenset[Verdict] = RESUMED
+    services: Services,
+    job_id: str,
+    *,
+    redo: frozenset[Verdict] = RESUMED,
+    cap: Cap | None = None,
 ) -> JobSpec:
     """Make the job run again, and publish its batches. Returns when workers can see it.
 
     ``redo`` are the verdicts that shall not stand: with ``RETRIED`` dead rows are sent again.
+    ``cap`` is what it may spend from now on, what was spent before included; what it leaves open
+    stays as it was.
 
     Raises:
-        InputError: nobody knows the job, there is nothing to do, or its input was not logged.
+        InputError: nobody knows the job, there is nothing to do, its input was not logged, or the
+            cap has no room.
     """
     await services.check_redis()
     status = await services.store.status(job_id)
@@ -59,23 +68,34 @@ async def resume_job(
             raise InputError(
                 f"job {job_id} is {status.state.value}: retry its dead rows when it has ended"
             )
-        return await _continue(services, job_id, status.state)
-    return await _rebuild(services, job_id, redo)
+        return await _continue(services, status, cap or Cap())
+    return await _rebuild(services, job_id, redo=redo, cap=cap or Cap())
 
 
-async def _continue(services: Services, job_id: str, state: JobState) -> JobSpec:
+async def _continue(services: Services, status: JobStatus, cap: Cap) -> JobSpec:
     """Redis has the job: a paused one may run again, a running one loses at most messages."""
+    job_id = status.job_id
     spec = await services.store.spec(job_id)
     if spec is None:
         raise StoreError(f"job {job_id} is gone from Redis: call resume again")
-    if state is JobState.PAUSED:
+    spec = with_cap(
+        spec,
+        cap,
+        spent_usd=status.cost_usd or 0.0,
+        tokens=status.tokens.total,
+        reason=status.reason if status.state is JobState.PAUSED else None,
+    )
+    await _keep_cap(services, spec, cap)
+    if status.state is JobState.PAUSED:
         await services.store.unpause(job_id)
     batches = await services.store.unclaimed(job_id)
     await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=batches)
     return spec
 
 
-async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) -> JobSpec:
+async def _rebuild(
+    services: Services, job_id: str, *, redo: frozenset[Verdict], cap: Cap
+) -> JobSpec:
     """Redis has nothing, or only the memory of an ended job: write the batches anew."""
     spec = await asyncio.to_thread(services.runs.spec, job_id)
     if not spec.is_input_logged:
@@ -92,6 +112,10 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
                 await services.store.add_batches(job_id, [(found.batch, encode_rows(found.rows))])
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
                 numbers[str(found.batch)] = len(found.rows)
+        if numbers:
+            spent_usd, tokens = totals.cost_usd or 0.0, totals.tokens["total"]
+            spec = with_cap(spec, cap, spent_usd=spent_usd, tokens=tokens)
+            await _keep_cap(services, spec, cap)
     except BaseException:
         if numbers:
             await services.store.discard(job_id, spec.batches)
@@ -103,6 +127,13 @@ async def _rebuild(services: Services, job_id: str, redo: frozenset[Verdict]) ->
     await asyncio.to_thread(services.runs.reopen, job_id)
     await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=numbers)
     return spec
+
+
+async def _keep_cap(services: Services, spec: JobSpec, cap: Cap) -> None:
+    """Let the workers, and a later resume from the run alone, know a cap that has changed."""
+    if cap:
+        await asyncio.to_thread(services.runs.log_text, spec.job_id, SPEC_FILE, spec.to_json())
+        await services.store.set_cap(spec.job_id, cap)
 
 
 def _requests_so_far(runs: Runs, job_id: str) -> dict[str, int]:

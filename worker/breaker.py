@@ -41,10 +41,6 @@ MAX_WAIT_OF_ERRORS_MS = 5000
 PROBE_MS = 60_000
 """After so long without a word of it, a probe counts as lost and another may go."""
 
-_OUTAGES = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""What a gateway answers for a server that it cannot reach, or an overloaded one: no row's fault.
-Sources: RFC 9110, section 15.6; Cloudflare's 52x; Anthropic's 529."""
-
 
 class Trip(Protocol):
     """One request's tries, as far as the breaker is concerned."""
@@ -137,7 +133,7 @@ class Breaker:
 
     def failed(self, trip: Trip, error: TransientError) -> None:
         """The request failed in a passing way: count an attempt, unless the endpoint is down."""
-        is_outage = _is_outage(error)
+        is_outage = error.is_outage
         if self.is_open:
             if self._probe is trip:
                 self._probe = None
@@ -265,10 +261,6 @@ def is_down(streak: Sequence[Trip], *, is_outage: bool) -> bool:
     if len(streak) < TRIP:
         return False
     return is_outage or len({id(trip) for trip in streak}) >= TRIP
-
-
-def _is_outage(error: TransientError) -> bool:
-    return error.info.status is None or error.info.status in _OUTAGES
 
 
 class Breakers:

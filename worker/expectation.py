@@ -8,6 +8,7 @@ it only keeps the shared bucket from being held by tokens that nobody will use.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from flavor.types import Request
 
@@ -16,6 +17,18 @@ _MEMORY = 2000.0
 
 _ENOUGH = 8
 """Answers before they are believed."""
+
+
+class Expected(NamedTuple):
+    """The tokens that a request is expected to use: a mean, so not whole in its parts."""
+
+    prompt: float
+    completion: float
+
+    @property
+    def tokens(self) -> int:
+        """Both, whole."""
+        return round(self.prompt + self.completion)
 
 
 class Expectation:
@@ -28,15 +41,16 @@ class Expectation:
         self._asked = 0.0
         self._answered = 0.0
 
-    def tokens(self, request: Request) -> int:
+    def of(self, request: Request) -> Expected:
         """What to reserve for a request; for the answer at most what its parameters allow."""
+        prompt = request.estimated_tokens - request.answer_tokens
         if self._requests < _ENOUGH:
-            return request.estimated_tokens
-        asked = (request.estimated_tokens - request.answer_tokens) * self._asked_ratio
+            return Expected(prompt, request.answer_tokens)
         answer = self._answered / self._rows * request.rows
         if request.is_answer_bounded:
             answer = min(answer, request.answer_tokens)
-        return max(1, math.ceil(asked + answer))
+        asked = prompt * self._asked_ratio
+        return Expected(asked, max(1, math.ceil(asked + answer)) - asked)
 
     def learn(self, request: Request, *, prompt_tokens: int, completion_tokens: int) -> None:
         """Take in what one request used."""

@@ -23,6 +23,10 @@ BATCHES_PER_INPUT_FILE = 64
 """Batch ``n`` is row group ``n % 64`` of input file ``n // 64``: few files, one read per batch."""
 
 
+PICO = 10**12
+"""Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
+
+
 class JobState(StrEnum):
     """Where a job stands. OpenAI's Batch API has the same words, but for ``paused``."""
 
@@ -52,6 +56,10 @@ class Verdict(StrEnum):
     def is_dead(self) -> bool:
         """Whether the row is listed as a failure and can be retried."""
         return self in (Verdict.REJECTED, Verdict.EXHAUSTED)
+
+
+VERDICT_FIELDS = {verdict: f"rows_{verdict.value}" for verdict in Verdict}
+"""The names of their counts in Redis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +93,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """The most that a job may spend, over all workers and resumes; None is no such cap."""
+
+    total_tokens: int | None = None
+    cost_usd: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.total_tokens is not None or self.cost_usd is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """All that a worker must know of a job, fixed when it was submitted.
 
@@ -115,6 +134,7 @@ class JobSpec:
     params_column: str | None = None
     price: Price | None = None
     limits: Limits = field(default_factory=Limits)
+    cap: Cap = field(default_factory=Cap)
     is_input_logged: bool = True
     trace: float = 0.0
     input_columns: Mapping[str, Kind] = field(default_factory=dict)
@@ -142,6 +162,7 @@ class JobSpec:
             price = values.get("price")
             values["price"] = Price(**price) if price is not None else None
             values["limits"] = Limits(**values.get("limits", {}))
+            values["cap"] = Cap(**values.get("cap", {}))
             columns = values.get("input_columns", {})
             values["input_columns"] = {name: Kind(kind) for name, kind in columns.items()}
             return cls(**values)

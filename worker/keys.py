@@ -9,10 +9,12 @@
 ``job:{J}``                      HASH    ``spec`` (JSON), ``state``, ``reason``, ``ending``,
                                          ``created_ms``, ``started_ms``, ``finished_ms``,
                                          ``rows_before`` (done before a resume),
-                                         ``server`` (run id of the Redis it was submitted to)
+                                         ``server`` (run id of the Redis it was submitted to),
+                                         ``cap_tokens``, ``cap_pico`` (where there is a cap)
 ``job:{J}:queued``               ZSET    batches that nobody has claimed, by their time in ms
 ``job:{J}:due``                  ZSET    claimed batches, by the end of their lease in ms
 ``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost
+``job:{J}:held``                 HASH    what processes hold of the job's cap (``lua/allow.lua``)
 ``job:{J}:workers``              HASH    worker -> JSON of what it does for the job right now
 ``job:{J}:sampled``              STRING  held by whoever writes the run's next metric points
 ``job:{J}:batch:N``              HASH    ``fence``, ``owner``, ``deliveries`` of batch N
@@ -21,6 +23,8 @@
 ``pulse``                        HASH    when workers were last alive (``lua/pulse.lua``)
 ``limit:{H}``                    HASH    one endpoint's shared limits (``lua/reserve.lua``)
 ``limit:{H}:askers``             ZSET    jobs and processes that wait for turns on it, by time
+``concurrency:{H}``              HASH    how many requests it bears (``lua/concurrency.lua``)
+``concurrency:{H}:shares``       HASH    process -> its share of them
 ``breaker:{H}``                  HASH    there while the endpoint is down (``lua/trip.lua``)
 ===============================  ======  ===========================================================
 
@@ -58,6 +62,11 @@ def counts(job_id: str) -> str:
     return f"job:{{{job_id}}}:counts"
 
 
+def held(job_id: str) -> str:
+    """HASH: what each process holds of the cap."""
+    return f"job:{{{job_id}}}:held"
+
+
 def workers(job_id: str) -> str:
     """HASH: what each worker does for the job."""
     return f"job:{{{job_id}}}:workers"
@@ -91,6 +100,16 @@ def limit(limit_key: str, openai_model: str) -> str:
 def askers(limit_key: str, openai_model: str) -> str:
     """ZSET: who waits for turns on these limits."""
     return f"limit:{{{limit_key}:{openai_model}}}:askers"
+
+
+def concurrency(limit_key: str, openai_model: str) -> str:
+    """HASH: how many requests an endpoint bears at once."""
+    return f"concurrency:{{{limit_key}:{openai_model}}}"
+
+
+def shares(limit_key: str, openai_model: str) -> str:
+    """HASH: each process's share of them."""
+    return f"concurrency:{{{limit_key}:{openai_model}}}:shares"
 
 
 def breaker(limit_key: str, openai_model: str) -> str:

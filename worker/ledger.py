@@ -18,11 +18,8 @@ from flavor.errors import LeaseLostError
 from flavor.types import StrEnum
 from worker import keys
 from worker.codec import encode_outcome
-from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
+from worker.jobs import FINAL, PICO, JobState, Lease, Outcome
 from worker.redis_client import ScriptPipeline, run_script, server_id, text, translated_errors
-
-PICO = 10**12
-"""Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
 
 
 class Refusal(StrEnum):
@@ -290,6 +287,3 @@ def _checkpoint_args(outcome: Outcome) -> list[Any]:
     )
     pico = 0 if cost is None else round(cost * PICO)
     return [outcome.index, encode_outcome(outcome), outcome.verdict.value, *tokens, pico]
-
-
-VERDICT_FIELDS = {verdict: f"rows_{verdict.value}" for verdict in Verdict}

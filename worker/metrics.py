@@ -84,7 +84,7 @@ def _latency(meter: Meter) -> Metric:
 
 
 def _waits(process: Process) -> Iterator[Metric]:
-    waits = process.limiters.waits
+    waits = process.lanes.waits
     yield CounterMetricFamily(
         "batch_limiter_wait_seconds",
         "Time that requests have waited for their turn, summed over requests.",

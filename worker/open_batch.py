@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
+from worker.allowance import Allowance
 from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
+from worker.lanes import Lane
 from worker.ledger import Pending
-from worker.limiter import Limiter
 from worker.meter import Meter
 from worker.stop import Stop, StopReason
 
@@ -28,7 +29,8 @@ class OpenBatch:
         self.holding = Stop()
         self.pending = Pending()
         self.outcomes: dict[int, Outcome] = {}
-        self.limiter: Limiter | None = None
+        self.lane: Lane | None = None
+        self.allowance: Allowance | None = None
         self.breaker: Breaker | None = None
         self.rows: int | None = None  # known when they are loaded
         self.requests = 0
@@ -45,7 +47,7 @@ class OpenBatch:
         """What its rows wait for, in words."""
         if self.breaker is not None and self.breaker.is_open:
             return self.breaker.waiting_for
-        return self.limiter.waiting_for if self.limiter else ""
+        return self.lane.waiting_for if self.lane else ""
 
     def expect(self, requests: int) -> None:
         """Say how many pieces of work the batch has before they are handed to the slots."""
@@ -67,10 +69,11 @@ class OpenBatch:
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Take outcomes in; the next flush writes them."""
-        self._meter.count([o for o in outcomes if o.index not in self.outcomes])
-        for outcome in outcomes:
+        new = [outcome for outcome in outcomes if outcome.index not in self.outcomes]
+        self._meter.count(new)
+        for outcome in new:
             self.outcomes[outcome.index] = outcome
-        self.pending.outcomes += outcomes
+        self.pending.outcomes += new
 
     def lose(self) -> None:
         """The lease is gone: nothing more is sent, and nothing more may be written."""

@@ -27,10 +27,11 @@ from tenacity.wait import wait_exponential_jitter
 from flavor.client import Client
 from flavor.errors import BatchError, StoreError, TrackingError
 from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
+from worker.allowance import Allowances
 from worker.breaker import Breakers
 from worker.gate import Gate
 from worker.jobs import JobSpec
-from worker.lanes import Limiters
+from worker.lanes import Lanes
 from worker.ledger import Ledger
 from worker.meter import Meter
 from worker.open_batch import OpenBatch
@@ -64,7 +65,14 @@ class Process:
         self.redis = connect(settings.redis_url.get_secret_value())
         self.store = Store(self.redis)
         self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)
-        self.limiters = Limiters(self.redis, tasks, name=self.name, burst_s=settings.burst_s)
+        self.lanes = Lanes(
+            self.redis,
+            tasks,
+            name=self.name,
+            burst_s=settings.burst_s,
+            most=settings.max_concurrency,
+        )
+        self.allowances = Allowances(self.redis, tasks, name=self.name)
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()
         self.suspects = Suspects()

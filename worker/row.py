@@ -13,7 +13,14 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 
-from flavor.errors import ErrorInfo, RequestError, RowError, ThrottledError, TransientError
+from flavor.errors import (
+    CapReachedError,
+    ErrorInfo,
+    RequestError,
+    RowError,
+    ThrottledError,
+    TransientError,
+)
 from flavor.model import RowReply
 from flavor.prices import cost_usd
 from flavor.types import Response, Row
@@ -57,6 +64,17 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
 
 
 async def _attempt(trip: Trip) -> list[Outcome]:
+    try:
+        return await _try_once(trip)
+    except RequestError as error:
+        trip.release(error)
+        raise
+    except BaseException:
+        trip.release()
+        raise
+
+
+async def _try_once(trip: Trip) -> list[Outcome]:
     way, breaker = trip.way, trip.way.breaker
     try:
         await trip.turn()
@@ -69,6 +87,9 @@ async def _attempt(trip: Trip) -> list[Outcome]:
     except TransientError as error:
         _count_attempt(trip, error)
         raise
+    except CapReachedError:
+        breaker.left(trip)
+        raise
     except RequestError:
         if trip.is_sent:  # else no limit would ever let it pass
             breaker.heard(trip)
@@ -79,7 +100,7 @@ async def _attempt(trip: Trip) -> list[Outcome]:
         raise
     breaker.heard(trip)
     trip.attempts += 1
-    way.limiter.settle(trip.request, trip.reserved, [r.usage for r in replies if r.usage])
+    trip.settle([r.usage for r in replies if r.usage], latency_s=response.latency_s)
     way.limiter.heard(response.headers)
     return [
         _outcome(row, reply, response=response, trip=trip)

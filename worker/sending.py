@@ -56,12 +56,15 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         requests_per_min=batch.spec.limits.requests_per_min or settings.rpm,
         tokens_per_min=batch.spec.limits.tokens_per_min or settings.tpm,
     )
-    batch.limiter = process.limiters.of(client.limit_key, model.openai_model, limits)
+    lane = process.lanes.of(client.limit_key, model.openai_model, limits, job_id=batch.spec.job_id)
+    cap = await process.patiently(partial(process.store.cap, batch.spec.job_id), batch.holding)
+    batch.lane, batch.allowance = lane, process.allowances.of(batch.spec.job_id) if cap else None
+    lane.spend(batch.allowance, batch.spec.price)
     batch.breaker = process.breakers.of(client.limit_key, model.openai_model)
     return Way(
         model=model,
         client=client,
-        limiter=process.limiters.lane(batch.limiter, job_id=batch.spec.job_id),
+        limiter=lane,
         breaker=batch.breaker,
         gate=process.gate,
         stop=batch.sending,

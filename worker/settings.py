@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """Models that a process keeps loaded."""
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Requests in flight to one endpoint, over all workers."""
     burst_s: float = Field(default=0.1, ge=0, le=60)
     """Seconds of a limit's allowance that may be used at once."""
     log_format: Literal["text", "json"] = "text"

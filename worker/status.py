@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 
-from flavor.types import Json
-from worker.jobs import JobState, Verdict
+import orjson
+
+from flavor.types import Json, Task
+from worker.jobs import PICO, VERDICT_FIELDS, JobSpec, JobState, Verdict
+
+_WORKER_SILENT_MS = 10_000
+"""A worker not heard of for so long is left out of what the job is doing right now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,52 @@ class JobStatus:
             },
             "cost_usd": self.cost_usd,
         }
+
+
+def status_of(
+    spec: JobSpec,
+    *,
+    job: dict[bytes, bytes],
+    counts: dict[bytes, bytes],
+    workers: dict[bytes, bytes],
+    now_ms: int,
+) -> JobStatus:
+    """A job as Redis has it: its hashes, as they were read."""
+
+    def count(name: str) -> int:
+        return int(counts.get(name.encode(), 0))
+
+    def moment(name: bytes) -> int | None:
+        return int(job[name]) if name in job else None
+
+    living = [
+        said
+        for said in map(orjson.loads, workers.values())
+        if said["at_ms"] > now_ms - _WORKER_SILENT_MS
+    ]
+    return JobStatus(
+        job_id=spec.job_id,
+        name=spec.name,
+        state=JobState(job[b"state"].decode()),
+        rows_total=spec.rows,
+        rows={verdict: count(name) for verdict, name in VERDICT_FIELDS.items()},
+        tokens=Tokens(**{f.name: count(f"tokens_{f.name}") for f in fields(Tokens)}),
+        requests=Requests(
+            sent=count("requests_sent"),
+            answered=count("requests_answered"),
+            retried=count("requests_retried"),
+            throttled=count("requests_throttled"),
+            in_flight=sum(said["in_flight"] for said in living),
+        ),
+        cost_usd=count("cost_pico") / PICO if spec.price else None,
+        created_ms=moment(b"created_ms"),
+        started_ms=moment(b"started_ms"),
+        finished_ms=moment(b"finished_ms"),
+        waiting_for=next((said["waiting_for"] for said in living if said["waiting_for"]), None),
+        reason=job.get(b"reason", b"").decode() or None,
+        rows_before=int(job.get(b"rows_before", 0)),
+        has_usage=spec.task is not Task.PYFUNC,
+    )
 
 
 def _iso(moment_ms: int | None) -> str | None:

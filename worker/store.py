@@ -14,16 +14,11 @@ import orjson
 from redis.asyncio import Redis
 
 from flavor.errors import InputError
-from flavor.types import Task
 from worker import keys
 from worker.codec import HEAD_BYTES, encode_outcome, row_count
-from worker.jobs import JobSpec, JobState, Outcome
-from worker.ledger import PICO, VERDICT_FIELDS
+from worker.jobs import PICO, VERDICT_FIELDS, Cap, JobSpec, JobState, Outcome
 from worker.redis_client import run_script, server_id, text, translated_errors
-from worker.status import JobStatus, Requests, Tokens
-
-_WORKER_SILENT_MS = 10_000
-"""A worker not heard of for so long is left out of what the job is doing right now."""
+from worker.status import JobStatus, status_of
 
 
 class Store:
@@ -46,7 +41,12 @@ class Store:
             pipe.delete(keys.job(spec.job_id))  # an ended job that is resumed
             pipe.hset(
                 keys.job(spec.job_id),
-                mapping={"spec": spec.to_json(), "state": "draft", "created_ms": now_ms},
+                mapping={
+                    "spec": spec.to_json(),
+                    "state": "draft",
+                    "created_ms": now_ms,
+                    **_cap_fields(spec.cap),
+                },
             )
             await pipe.execute()
 
@@ -157,6 +157,21 @@ class Store:
         )
         return moved
 
+    async def cap(self, job_id: str) -> Cap:
+        """What the job may spend now: a resume may have raised what it was submitted with."""
+        async with translated_errors():
+            tokens, pico = await self._redis.hmget(keys.job(job_id), "cap_tokens", "cap_pico")
+        return Cap(
+            total_tokens=int(tokens) if tokens else None,
+            cost_usd=int(pico) / PICO if pico else None,
+        )
+
+    async def set_cap(self, job_id: str, cap: Cap) -> None:
+        """Let the job spend so much from now on; what a cap leaves open stays as it is."""
+        if fields := _cap_fields(cap):
+            async with translated_errors():
+                await self._redis.hset(keys.job(job_id), mapping=fields)
+
     async def unpause(self, job_id: str) -> None:
         """Let a paused job run again. Its batches must be published anew."""
         await self._move(
@@ -214,7 +229,8 @@ class Store:
             job, counts, workers = await pipe.execute()
         if not job or b"spec" not in job or job.get(b"state") == b"draft":
             return None
-        return _status(JobSpec.from_json(job[b"spec"]), job=job, counts=counts, workers=workers)
+        spec = JobSpec.from_json(job[b"spec"])
+        return status_of(spec, job=job, counts=counts, workers=workers, now_ms=_now_ms())
 
     async def statuses(self) -> list[JobStatus]:
         """All jobs that Redis remembers, newest first."""
@@ -236,56 +252,14 @@ class Store:
         return bool(reply[0]), text(reply[1])
 
 
+def _cap_fields(cap: Cap) -> dict[Any, Any]:
+    fields: dict[Any, Any] = {}
+    if cap.total_tokens is not None:
+        fields["cap_tokens"] = cap.total_tokens
+    if cap.cost_usd is not None:
+        fields["cap_pico"] = round(cap.cost_usd * PICO)
+    return fields
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _status(
-    spec: JobSpec,
-    *,
-    job: dict[bytes, bytes],
-    counts: dict[bytes, bytes],
-    workers: dict[bytes, bytes],
-) -> JobStatus:
-    def count(name: str) -> int:
-        return int(counts.get(name.encode(), 0))
-
-    def moment(name: bytes) -> int | None:
-        return int(job[name]) if name in job else None
-
-    living = [
-        said
-        for said in map(orjson.loads, workers.values())
-        if said["at_ms"] > _now_ms() - _WORKER_SILENT_MS
-    ]
-    rows = {verdict: count(name) for verdict, name in VERDICT_FIELDS.items()}
-    is_priced = spec.price is not None
-    return JobStatus(
-        job_id=spec.job_id,
-        name=spec.name,
-        state=JobState(text(job[b"state"])),
-        rows_total=spec.rows,
-        rows=rows,
-        tokens=Tokens(
-            prompt=count("tokens_prompt"),
-            completion=count("tokens_completion"),
-            total=count("tokens_total"),
-            cached=count("tokens_cached"),
-            reasoning=count("tokens_reasoning"),
-        ),
-        requests=Requests(
-            sent=count("requests_sent"),
-            answered=count("requests_answered"),
-            retried=count("requests_retried"),
-            throttled=count("requests_throttled"),
-            in_flight=sum(said["in_flight"] for said in living),
-        ),
-        cost_usd=count("cost_pico") / PICO if is_priced else None,
-        created_ms=moment(b"created_ms"),
-        started_ms=moment(b"started_ms"),
-        finished_ms=moment(b"finished_ms"),
-        waiting_for=next((said["waiting_for"] for said in living if said["waiting_for"]), None),
-        reason=text(job.get(b"reason")) or None,
-        rows_before=int(job.get(b"rows_before", 0)),
-        has_usage=spec.task is not Task.PYFUNC,
-    )

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.jobs import Outcome, Verdict
-from worker.ledger import PICO, VERDICT_FIELDS
+from worker.jobs import PICO, VERDICT_FIELDS, Outcome, Verdict
 
 _TOKENS = ("prompt", "completion", "total", "cached", "reasoning")
 _SHORTEST_S, _LONGEST_S, _STEP = 1e-4, 1e5, 1.01

@@ -20,6 +20,7 @@ from flavor.model import RowReply
 from flavor.prices import Price
 from flavor.types import Request, Response, Row, Usage
 from worker.breaker import Breaker
+from worker.expectation import Expected
 from worker.gate import Gate
 from worker.jobs import Outcome
 from worker.ledger import Pending
@@ -54,12 +55,18 @@ class SupportsSend(Protocol):
 class SupportsReserve(Protocol):
     """Whatever gives turns: ``worker.lanes.Lane``, or a test's."""
 
-    async def reserve(self, request: Request, stop: Stop) -> int:
-        """Wait for a turn; the tokens reserved."""
+    async def reserve(self, request: Request, stop: Stop) -> Expected:
+        """Wait for a turn; what was reserved."""
         ...
 
-    def settle(self, request: Request, reserved_tokens: int, usages: Sequence[Usage]) -> None:
+    def settle(
+        self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float
+    ) -> None:
         """Correct a reservation by what was used."""
+        ...
+
+    def release(self, reserved: Expected, error: RequestError | None = None) -> None:
+        """The request failed, or was not sent."""
         ...
 
     def heard(self, headers: Mapping[str, str] | None) -> None:
@@ -136,7 +143,7 @@ class Trip:
     attempts: int = 0
     probes: int = 0
     refusals: int = 0
-    reserved: int = 0  # tokens
+    reserved: Expected | None = None  # while it has its turn
     is_sent: bool = False  # at least once
     sent_s: float = 0.0  # when, the last time
     last: RequestError | None = None
@@ -170,6 +177,19 @@ class Trip:
             # An outage that began meanwhile costs the turn: the limits have moved on when it ends.
             if not (way.gate.is_closed or way.breaker.holds_back(self)):
                 return way.stop.check()
+            self.release()
+
+    def settle(self, usages: Sequence[Usage], *, latency_s: float) -> None:
+        """The request was answered and used this much."""
+        if self.reserved is not None:
+            self.way.limiter.settle(self.request, self.reserved, usages, latency_s=latency_s)
+            self.reserved = None
+
+    def release(self, error: RequestError | None = None) -> None:
+        """The request failed, or was not sent after all: give back what may be given back."""
+        if self.reserved is not None:
+            self.way.limiter.release(self.reserved, error)
+            self.reserved = None
 
     async def _services(self) -> None:
         """Wait while the endpoint or Redis is away; no row's fault: its deadline stands still."""

@@ -63,7 +63,9 @@ async def flush(process: Process) -> None:
                 batch.pending.put_back(pending)
             raise
         process.meter.all_written()
-        for _, pending in taken:
+        for batch, (_, pending) in zip(batches, taken, strict=True):
+            if batch.allowance is not None:
+                batch.allowance.written(pending.outcomes)
             process.meter.count_requests(
                 sent=pending.sent,
                 answered=pending.answered,

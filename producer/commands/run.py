@@ -11,7 +11,7 @@ import click
 from producer.exits import exit_status
 from producer.local import LocalOptions, run_locally
 from producer.options import job_options, submit_values
-from producer.submission import SubmitOptions
+from producer.preparing import SubmitOptions
 from producer.summary import print_summary
 from worker.settings import read_settings
 

@@ -11,10 +11,11 @@ import click
 
 from producer.exits import exit_status
 from producer.options import job_options, submit_values
+from producer.preparing import SubmitOptions, prepare
 from producer.progress import watch
 from producer.reading import read_status
 from producer.services import open_services
-from producer.submission import SubmitOptions, enqueue, prepare
+from producer.submission import enqueue
 from worker.settings import read_settings
 
 

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from flavor.errors import RowError, StoreError, TrackingError, TransientError
+from flavor.errors import RequestError, RowError, StoreError, TrackingError, TransientError
 from flavor.model import PyfuncModel, RowReply
 from flavor.types import Reply, Request, Response, Row, Usage
 from tests.unit.worker.making import USAGE, error_info
+from worker.expectation import Expected
 from worker.jobs import JobState, Lease
 from worker.ledger import CountOff, Ledger, Pending
 from worker.redis_client import _script
@@ -119,20 +120,26 @@ class OpenLimiter:
     def __init__(self) -> None:
         self.reserved: list[int] = []
         self.settled: list[tuple[int, int]] = []
+        self.released: list[RequestError | None] = []
         self.pauses: list[float] = []
         self.heard_of: list[Mapping[str, str] | None] = []
         self.largest = 10**9
 
-    async def reserve(self, request: Request, stop: Stop) -> int:
+    async def reserve(self, request: Request, stop: Stop) -> Expected:
         stop.check()
         if request.estimated_tokens > self.largest:
             raise RowError(error_info("too large"))
         self.reserved.append(request.estimated_tokens)
-        return request.estimated_tokens
+        return Expected(request.estimated_tokens, 0)
 
-    def settle(self, request: Request, reserved_tokens: int, usages: Sequence[Usage]) -> None:
+    def settle(
+        self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float
+    ) -> None:
         if usages:
-            self.settled.append((reserved_tokens, sum(usage.total_tokens for usage in usages)))
+            self.settled.append((reserved.tokens, sum(usage.total_tokens for usage in usages)))
+
+    def release(self, reserved: Expected, error: RequestError | None = None) -> None:
+        self.released.append(error)
 
     def heard(self, headers: Mapping[str, str] | None) -> None:
         self.heard_of.append(headers)

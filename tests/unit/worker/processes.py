@@ -19,7 +19,7 @@ from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, Scr
 from tests.unit.worker.making import make_spec
 from worker.breaker import Breakers
 from worker.broker import QUEUE, make_app
-from worker.lanes import Limiters
+from worker.lanes import Lanes
 from worker.process import Process
 from worker.settings import Settings
 from worker.store import Store
@@ -66,7 +66,7 @@ async def open_worker(
         process = Process(Settings(**{"concurrency": 8, **settings}), app, tasks, runs=runs.as_runs)
         process.redis, process.store = redis, Store(redis)
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
-        process.ledger, process.limiters = ledger, Limiters(redis, tasks)
+        process.ledger, process.lanes = ledger, Lanes(redis, tasks)
         process.breakers = Breakers(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())
         spec = make_spec()

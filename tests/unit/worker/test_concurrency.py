@@ -1,0 +1,190 @@
+"""How many requests are in flight at once, over all workers: the bound, the shares, what adapts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+
+from flavor.errors import RequestError, RowError, ThrottledError, TransientError
+from tests.unit.worker.making import error_info, until
+from worker import keys
+from worker.concurrency import FIRST, Concurrency, is_overload
+from worker.redis_client import run_script
+from worker.stop import Stop, StoppedError, StopReason
+
+KEYS = (keys.concurrency("endpoint", "gpt-x"), keys.shares("endpoint", "gpt-x"))
+
+
+@asynccontextmanager
+async def _sharing(
+    redis: Redis, *names: str, most: int | None = None
+) -> AsyncIterator[list[Concurrency]]:
+    async with anyio.create_task_group() as tasks:
+        yield [Concurrency(redis, KEYS, tasks, name=name, most=most) for name in names]
+        tasks.cancel_scope.cancel()
+
+
+async def _look(
+    redis: Redis,
+    process: str = "a",
+    *,
+    in_flight: int = 0,
+    demand: int = 1000,
+    most: int = 0,
+    answers: int = 0,
+    latency_s: float = 0.0,
+    overloads: int = 0,
+    share_us: int = 10**7,
+) -> tuple[int, int]:
+    adaptive = int(not most)
+    told = [answers, int(answers * latency_s * 1e6), overloads]
+    args = [process, share_us, in_flight, demand, most, adaptive, *told, FIRST]
+    quota, limit = await run_script(redis, "concurrency", keys=KEYS, args=args)
+    return int(quota), int(limit)
+
+
+async def _window(redis: Redis, *, overloads: int = 0, latency_s: float = 0.01) -> int:
+    """One window in which all permits are in use; the limit after it."""
+    await redis.hset(KEYS[0], "window_us", "1")  # long ago, but not the minute without answers
+    _, limit = await _look(redis, in_flight=10**6, answers=100 - overloads, latency_s=latency_s,
+                           overloads=overloads)  # fmt: skip
+    return limit
+
+
+async def test_shares_never_exceed_the_bound_while_processes_come_and_go(redis: Redis) -> None:
+    first = await _look(redis, "a", most=10)
+    too_early = await _look(redis, "b", most=10)
+    shrunk = await _look(redis, "a", most=10, in_flight=10)
+    still_in_flight = await _look(redis, "b", most=10)
+    await _look(redis, "a", most=10, in_flight=5)
+
+    assert (first, too_early, shrunk) == ((10, 10), (0, 10), (5, 10))
+    assert still_in_flight == (0, 10)
+    assert await _look(redis, "b", most=10) == (5, 10)
+
+
+async def test_a_process_gets_no_more_than_it_has_use_for(redis: Redis) -> None:
+    await _look(redis, "a", most=10, demand=2)
+
+    assert await _look(redis, "b", most=10) == (8, 10)
+
+
+async def test_a_dead_process_leaves_its_share_to_the_others(redis: Redis) -> None:
+    await _look(redis, "dead", most=10, share_us=30_000)
+    await asyncio.sleep(0.04)
+
+    assert await _look(redis, "b", most=10) == (10, 10)
+
+
+async def test_fewer_permits_than_processes_go_round(redis: Redis) -> None:
+    """One permit, two processes: each second of a turn has one of them, and both have theirs."""
+    for name in ("a", "b"):
+        await _look(redis, name, most=1)
+    quotas = [await _look(redis, name, most=1) for name in ("a", "b", "a", "b")]
+
+    assert sum(quota for quota, _ in quotas[-2:]) == 1
+
+
+async def test_the_limit_doubles_until_more_in_flight_bring_nothing(redis: Redis) -> None:
+    """This endpoint bears 100: beyond, latency grows in proportion, and it is cut by a quarter."""
+    limits = [(await _look(redis))[1]]
+    for _ in range(8):
+        now = limits[-1]
+        limits.append(await _window(redis, latency_s=0.01 * max(1.0, now / 100)))
+
+    assert limits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+    assert max(limits) == 8 * FIRST
+    assert limits[4] == 6 * FIRST
+
+
+async def test_refusals_for_want_of_capacity_cut_the_limit_and_it_recovers_by_steps(
+    redis: Redis,
+) -> None:
+    await _look(redis)
+    cut = await _window(redis, overloads=50)
+    after = await _window(redis)
+
+    assert cut == int(FIRST * 0.7)
+    assert after == cut + 1
+
+
+async def test_single_failures_are_no_sign_of_overload(redis: Redis) -> None:
+    await _look(redis)
+
+    assert await _window(redis, overloads=5) == 2 * FIRST
+
+
+async def test_the_limit_does_not_grow_where_it_is_not_used(redis: Redis) -> None:
+    await _look(redis)
+    await redis.hset(KEYS[0], "window_us", "1")
+
+    assert await _look(redis, in_flight=3, answers=100, latency_s=0.01) == (FIRST, FIRST)
+
+
+async def test_no_more_than_the_bound_are_in_flight_over_all_processes(redis: Redis) -> None:
+    in_flight = most_seen = done = 0
+
+    async def request(concurrency: Concurrency) -> None:
+        nonlocal in_flight, most_seen, done
+        await concurrency.enter(Stop(), is_paced=True)
+        in_flight += 1
+        most_seen = max(most_seen, in_flight)
+        await asyncio.sleep(0.002)
+        in_flight -= 1
+        done += 1
+        concurrency.leave(latency_s=0.002)
+
+    async with _sharing(redis, "a", "b", "c", most=7) as sharing:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for concurrency in sharing * 60:
+                    tasks.start_soon(request, concurrency)
+
+    assert (most_seen <= 7, done) == (True, 180)
+
+
+async def test_where_limits_pace_and_no_bound_is_set_nobody_waits(redis: Redis) -> None:
+    async with _sharing(redis, "a") as [concurrency]:
+        for _ in range(1000):
+            await concurrency.enter(Stop(), is_paced=True)
+
+    assert concurrency.in_flight == 1000
+    assert not await redis.exists(*KEYS)
+
+
+async def test_a_wait_for_a_permit_ends_with_the_batch_and_says_what_it_waits_for(
+    redis: Redis,
+) -> None:
+    stop = Stop()
+    async with _sharing(redis, "a", most=1) as [concurrency], anyio.create_task_group() as tasks:
+        await concurrency.enter(stop, is_paced=True)
+
+        async def enter() -> None:
+            with pytest.raises(StoppedError):
+                await concurrency.enter(stop, is_paced=True)
+
+        tasks.start_soon(enter)
+        await until(lambda: concurrency.waiting_for == "concurrency (1 at once)")
+        stop.set(StopReason.SHUTDOWN)
+
+    assert concurrency.in_flight == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (ThrottledError(error_info("429", status=429)), True),
+        (ThrottledError(error_info("429", status=429), retry_after_s=1), False),
+        (TransientError(error_info("unavailable", status=503)), True),
+        (TransientError(error_info("timed out")), True),
+        (TransientError(error_info("server error", status=500)), False),
+        (RowError(error_info("bad", status=400)), False),
+    ],
+)
+def test_signs_of_overload(error: RequestError, is_one: bool) -> None:
+    assert is_overload(error) is is_one
