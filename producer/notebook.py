@@ -53,6 +53,7 @@ class JobOptions(TypedDict, total=False):
     batch_size: int
     rpm: int
     tpm: int
+    priority: int
     max_cost: float
     max_total_tokens: int
     price: str

@@ -10,6 +10,7 @@ import click
 
 from flavor.errors import InputError
 from flavor.types import Json, Task
+from worker.jobs import FIRST, LAST, NORMAL
 
 _Command = Callable[..., Any]
 
@@ -137,6 +138,14 @@ _OPTIONS = [
         "--tpm", type=click.IntRange(min=1), metavar="N", help="Tokens per minute, all workers."
     ),
     *cap_options,
+    click.option(
+        "--priority",
+        type=click.IntRange(FIRST, LAST),
+        default=NORMAL,
+        show_default=True,
+        metavar="N",
+        help="From 0 to 9; batches of a job with a lower number are taken first.",
+    ),
     click.option(
         "--price",
         metavar="IN/OUT[/CACHED]",

@@ -23,7 +23,7 @@ from producer.services import Services
 from producer.source import SourceOptions, Wanted, read_rows
 from producer.spool import BatchOptions, Spool, Spooled
 from worker.codec import encode_rows
-from worker.jobs import Cap, Limits
+from worker.jobs import NORMAL, Cap, Limits
 from worker.runs import prepare_tracking
 from worker.settings import Settings
 
@@ -55,6 +55,7 @@ class SubmitOptions:
     rpm: int | None = None
     tpm: int | None = None
     price: str | None = None
+    priority: int = NORMAL
     max_cost: float | None = None
     max_total_tokens: int | None = None
     experiment: str = "batch-inference"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ async def _continue(services: Services, status: JobStatus, cap: Cap) -> JobSpec:
     if status.state is JobState.PAUSED:
         await services.store.unpause(job_id)
     batches = await services.store.unclaimed(job_id)
-    await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=batches)
+    await _publish(services, spec, batches)
     return spec
 
 
@@ -125,8 +125,19 @@ async def _rebuild(
     sent = await asyncio.to_thread(_requests_so_far, services.runs, job_id)
     await services.store.commit(job_id, counts={**totals.counts(), **sent})
     await asyncio.to_thread(services.runs.reopen, job_id)
-    await asyncio.to_thread(publish, services.app, job_id, name=spec.name, batches=numbers)
+    await _publish(services, spec, numbers)
     return spec
+
+
+async def _publish(services: Services, spec: JobSpec, batches: Mapping[str, int | None]) -> None:
+    await asyncio.to_thread(
+        publish,
+        services.app,
+        spec.job_id,
+        name=spec.name,
+        batches=batches,
+        priority=spec.priority,
+    )
 
 
 async def _keep_cap(services: Services, spec: JobSpec, cap: Cap) -> None:

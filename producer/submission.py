@@ -50,7 +50,9 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
         await _undo(services, spec)
         raise
     # Committed: a message lost from here on is published again by a worker's reaper.
-    await asyncio.to_thread(publish, services.app, job_id, name=name, batches=batches)
+    await asyncio.to_thread(
+        publish, services.app, job_id, name=name, batches=batches, priority=spec.priority
+    )
     return spec
 
 
@@ -101,6 +103,7 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
         price=prepared.price,
         limits=prepared.limits,
         cap=prepared.cap,
+        priority=options.priority,
         is_input_logged=options.log_input,
         trace=options.trace,
         input_columns=spooled.columns.kinds,

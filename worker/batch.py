@@ -17,10 +17,11 @@ from functools import partial
 
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
-from worker.broker import FIRST, described, publish
+from worker.broker import described, publish
+from worker.claim import claim_batch
 from worker.codec import decode_outcome, decode_rows
-from worker.jobs import FINAL, JobState, Outcome, Verdict
-from worker.ledger import CountOff, Refusal
+from worker.jobs import FINAL, FIRST, JobState, Outcome, Verdict, ahead
+from worker.ledger import CountOff
 from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.publish import publish_part
@@ -61,41 +62,35 @@ class Delivery:
 
 
 async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
-    """Work one delivery of a batch off. Waits until the batch is counted off or given back.
+    """Work off the batch that a message names, or the one whose turn it is (``worker.turns``).
+
+    Waits until the batch is counted off or given back.
 
     Raises:
         InputError: the job's data or model cannot be used by this worker; the job is paused.
     """
     refused = partial(Delivery, end=BatchEnd.REFUSED, name=job_id, batch=number)
-    if (job_id, number) in process.open:
-        return refused(detail="an earlier delivery of it is still winding down here")
     try:
-        spec = await process.patiently(partial(process.spec, job_id), process.stopping)
-        if spec is None:
-            return refused(detail=Refusal.GONE)
-        claim = partial(process.ledger.claim, job_id, number)
-        lease = await process.patiently(claim, process.stopping)
+        claimed = await claim_batch(process, job_id, number)
     except StoppedError:
         process.too_late.add((job_id, number))
         return refused(detail=StopReason.SHUTDOWN)
-    except InputError as error:  # before the claim: there is nothing to give back
-        await process.store.pause(job_id, str(error))
-        raise
-    if isinstance(lease, Refusal):
+    if isinstance(claimed, str):
         log.info(
             "batch refused",
-            extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": lease},
+            extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": claimed},
         )
-        return refused(name=spec.name, detail=lease)
-    batch = OpenBatch(lease, spec, meter=process.meter)
-    process.open[job_id, number] = batch
+        return refused(name=process.known_name(job_id), detail=claimed)
+    batch = claimed
+    key = (batch.lease.job_id, batch.lease.batch)
+    process.open[key] = batch
     if process.stopping.reason is not None:  # the signal came while the claim was on its way
         batch.sending.set(process.stopping.reason)
     started_s = time.monotonic()
     try:
         end = await _work_off(process, batch)
     finally:
-        del process.open[job_id, number]
+        del process.open[key]
     process.meter.deliveries[end] += 1
     return _ended(batch, end, time.monotonic() - started_s)
 
@@ -221,7 +216,7 @@ async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
             lease.job_id,
             name=batch.spec.name,
             batches={lease.batch: batch.rows},
-            priority=FIRST,
+            priority=ahead(batch.spec.priority),
         )
     return BatchEnd.RELEASED
 

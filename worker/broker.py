@@ -16,15 +16,11 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import parse_url
 
 from flavor.errors import StoreError
-from worker.jobs import FINAL
+from worker.jobs import FINAL, FIRST, LAST, NORMAL
 from worker.transport import register
 
 QUEUE = "batches"
 RUN_BATCH = "run_batch"
-
-FIRST, NORMAL = 0, 5
-"""Priorities of messages: on Redis the lowest goes first (source: Celery's guide, "Redis Message
-Priorities"). What was published before goes ``FIRST``: it has waited once already."""
 
 
 def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
@@ -49,7 +45,7 @@ def publish(
 ) -> None:
     """Publish one message per batch, for people with its number of rows where that is known.
 
-    Blocks; at least once.
+    Blocks; at least once. ``priority`` is the job's, from ``FIRST`` to ``LAST``.
 
     Raises:
         StoreError: Redis does not take the messages.
@@ -127,6 +123,7 @@ _CONFIG: dict[str, Any] = {
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 10,
+        "priority_steps": list(range(FIRST, LAST + 1)),
         # Decides nothing: the ledger's leases do. Long, so that the broker never redelivers first.
         "visibility_timeout": 3600,
     },

@@ -19,12 +19,21 @@ from worker.columns import Kind
 FINAL = "final"
 """The work after the last batch: finalizing the run. Leased and redelivered like a batch."""
 
+FIRST, NORMAL, LAST = 0, 5, 9
+"""Priorities: the lowest goes first, as with Celery on Redis (source: its guide, "Redis Message
+Priorities")."""
+
 BATCHES_PER_INPUT_FILE = 64
 """Batch ``n`` is row group ``n % 64`` of input file ``n // 64``: few files, one read per batch."""
 
 
 PICO = 10**12
 """Costs are summed as whole 10^-12 dollars: sums of floats depend on their order."""
+
+
+def ahead(priority: int) -> int:
+    """The priority of a message that is published again: its batch has waited once already."""
+    return max(FIRST, priority - 1)
 
 
 class JobState(StrEnum):
@@ -135,6 +144,7 @@ class JobSpec:
     price: Price | None = None
     limits: Limits = field(default_factory=Limits)
     cap: Cap = field(default_factory=Cap)
+    priority: int = NORMAL
     is_input_logged: bool = True
     trace: float = 0.0
     input_columns: Mapping[str, Kind] = field(default_factory=dict)

@@ -10,7 +10,7 @@
                                          ``created_ms``, ``started_ms``, ``finished_ms``,
                                          ``rows_before`` (done before a resume),
                                          ``server`` (run id of the Redis it was submitted to),
-                                         ``cap_tokens``, ``cap_pico`` (where there is a cap)
+                                         ``priority``, ``cap_tokens``, ``cap_pico`` (of a cap)
 ``job:{J}:queued``               ZSET    batches that nobody has claimed, by their time in ms
 ``job:{J}:due``                  ZSET    claimed batches, by the end of their lease in ms
 ``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost

@@ -43,6 +43,7 @@ from worker.stop import Stop
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.traces import Traces
+from worker.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Process:
             most=settings.max_concurrency,
         )
         self.allowances = Allowances(self.redis, tasks, name=self.name)
+        self.turns = Turns(self.redis)
+        self.is_any_neglected = False  # a running job whose batches no worker has
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()
         self.suspects = Suspects()
@@ -174,8 +177,10 @@ class Process:
         """
         missing = self.slots.size - self.slots.waiting
         room = self.settings.open_batches - len(self.open)
-        if self.stopping.reason is not None or missing <= 0 or room <= 0:
+        if self.stopping.reason is not None or room <= 0:
             return 0
+        if missing <= 0:  # but the rows of a job that came later need not wait for all of these
+            return int(self.is_any_neglected)
         requests = [batch.requests for batch in self.open.values() if batch.requests]
         typical = sum(requests) / len(requests) if requests else self.slots.size
         return int(min(room, max(1, missing // max(1.0, typical))))

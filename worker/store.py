@@ -45,6 +45,7 @@ class Store:
                     "spec": spec.to_json(),
                     "state": "draft",
                     "created_ms": now_ms,
+                    "priority": spec.priority,
                     **_cap_fields(spec.cap),
                 },
             )

@@ -18,17 +18,23 @@ from celery import signals
 
 from flavor.errors import BatchError, InputError, StoreError
 from worker.batch import run_batch
-from worker.broker import FIRST, RUN_BATCH, described, make_app, publish
+from worker.broker import RUN_BATCH, described, make_app, publish
 from worker.demand import make_demand_step
 from worker.final import run_final
-from worker.jobs import FINAL
+from worker.jobs import FINAL, FIRST
 from worker.logs import set_up_logs
 from worker.metrics import serve_metrics
 from worker.process import Process, ProcessThread
 from worker.recovery import rescue_regularly
 from worker.settings import read_settings
 from worker.stop import StopReason
-from worker.upkeep import beat_regularly, flush_regularly, reap_regularly, sample_regularly
+from worker.upkeep import (
+    beat_regularly,
+    flush_regularly,
+    look_regularly,
+    reap_regularly,
+    sample_regularly,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +45,14 @@ app = make_app(settings.redis_url.get_secret_value(), open_batches=settings.open
 thread = ProcessThread(
     settings,
     app,
-    (flush_regularly, beat_regularly, sample_regularly, reap_regularly, rescue_regularly),
+    (
+        flush_regularly,
+        beat_regularly,
+        look_regularly,
+        sample_regularly,
+        reap_regularly,
+        rescue_regularly,
+    ),
 )
 app.steps["consumer"].add(make_demand_step(thread))
 

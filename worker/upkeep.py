@@ -10,9 +10,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from flavor.errors import BatchError, StoreError, TrackingError
-from worker.broker import FIRST, publish, queue_length
+from worker.broker import publish, queue_length
 from worker.gate import Duty
-from worker.jobs import JobState
+from worker.jobs import JobState, ahead
 from worker.ledger import Renewal
 from worker.process import Process
 from worker.publish import metric_step, progress_metrics
@@ -25,6 +25,9 @@ FLUSH_S = 0.05
 
 BEAT_S = 1.0
 """Between renewals: far below any lease, since a renewal also tells of pauses and cancellations."""
+
+LOOK_S = 0.3
+"""Between looks for jobs that nobody has begun."""
 
 DRAFT_SILENT_MS = 600_000
 """A draft whose producer has not written for so long is thrown away."""
@@ -87,6 +90,20 @@ async def beat_regularly(process: Process) -> None:
         await asyncio.sleep(BEAT_S)
         if process.open:
             await _tolerant(_beat, process)
+
+
+async def look_regularly(process: Process) -> None:
+    """See whether a job waits that no worker has begun: it need not wait for a free slot."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if process.open:
+            await _tolerant(_look, process)
+        else:
+            process.is_any_neglected = False
+
+
+async def _look(process: Process) -> None:
+    process.is_any_neglected = await process.turns.is_any_neglected()
 
 
 async def _beat(process: Process) -> None:
@@ -175,7 +192,7 @@ async def _reap(process: Process) -> None:
                 job_id,
                 name=spec.name,
                 batches=await process.store.row_counts(job_id, sorted(set(batches))),
-                priority=FIRST,
+                priority=ahead(spec.priority),
             )
             log.warning(
                 "batches published again",

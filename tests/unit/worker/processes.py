@@ -23,6 +23,7 @@ from worker.lanes import Lanes
 from worker.process import Process
 from worker.settings import Settings
 from worker.store import Store
+from worker.turns import Turns
 
 
 class Worker:
@@ -67,6 +68,7 @@ async def open_worker(
         process.redis, process.store = redis, Store(redis)
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
         process.ledger, process.lanes = ledger, Lanes(redis, tasks)
+        process.turns = Turns(redis)
         process.breakers = Breakers(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())
         spec = make_spec()

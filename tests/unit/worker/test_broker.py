@@ -13,7 +13,8 @@ from redis import exceptions
 
 from flavor.errors import StoreError
 from tests.unit.worker.processes import messages
-from worker.broker import FIRST, NORMAL, QUEUE, described, make_app, publish, queue_length
+from worker.broker import QUEUE, described, make_app, publish, queue_length
+from worker.jobs import FIRST, NORMAL
 
 
 def _raw_message(app: Any) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""The claim of a batch on a message: the one that it names, or the one whose turn it is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flavor.errors import InputError
+from worker.ledger import Refusal
+from worker.open_batch import OpenBatch
+from worker.process import Process
+
+
+async def claim_batch(process: Process, job_id: str, number: str) -> OpenBatch | str:
+    """Claim the first batch that can be claimed, or say why the named one could not.
+
+    Raises:
+        InputError: this worker cannot read the job; it is paused.
+        StoppedError: the process ends.
+    """
+    hint, refusal = (job_id, number), str(Refusal.DONE)
+    candidates = partial(process.turns.candidates, job_id, number)
+    for candidate in await process.patiently(candidates, process.stopping):
+        claimed = await _claim_one(process, *candidate)
+        if isinstance(claimed, OpenBatch):
+            return claimed
+        if candidate == hint:
+            refusal = claimed
+    return refusal
+
+
+async def _claim_one(process: Process, job_id: str, number: str) -> OpenBatch | str:
+    if (job_id, number) in process.open:
+        return "an earlier delivery of it is still winding down here"
+    try:
+        spec = await process.patiently(partial(process.spec, job_id), process.stopping)
+    except InputError as error:  # before the claim: there is nothing to give back
+        await process.store.pause(job_id, str(error))
+        raise
+    if spec is None:
+        return Refusal.GONE
+    claim = partial(process.ledger.claim, job_id, number)
+    lease = await process.patiently(claim, process.stopping)
+    return lease if isinstance(lease, Refusal) else OpenBatch(lease, spec, meter=process.meter)

@@ -1,0 +1,87 @@
+"""Which batch is next: of the most urgent jobs, and among them of the one that has the fewest open.
+
+The broker hands messages out first come, first served, so a large job's would keep those of a
+small one waiting. A message is only a hint: whoever takes it may claim another batch whose turn it
+is, and the batch that it named is claimed by whoever takes the other's message. Jobs are read one
+by one, since a Redis cluster keeps each in a slot of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from worker import keys
+from worker.jobs import FINAL, NORMAL, JobState
+from worker.redis_client import text, translated_errors
+
+_RUNNING = frozenset({JobState.QUEUED.value, JobState.IN_PROGRESS.value})
+
+CANDIDATES = 16
+"""Batches that are looked at per job: others may claim some of them at the same moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How many batches a running job has with workers, and the first of those that it has not."""
+
+    job_id: str
+    priority: int
+    open: int
+    queued: Sequence[str]
+
+
+def in_turn(standings: Sequence[Standing], *, hint: tuple[str, str]) -> list[tuple[str, str]]:
+    """Job and batch in the order in which to try to claim them.
+
+    The hinted job goes before others that are as urgent and have as many batches open, and the
+    hinted batch before others of its job: most messages do what they say.
+    """
+    job_id, batch = hint
+    order = sorted(standings, key=lambda s: (s.priority, s.open, s.job_id != job_id))
+    chosen = [
+        (standing.job_id, name)
+        for standing in order
+        for name in sorted(standing.queued, key=lambda name: (standing.job_id, name) != hint)
+    ]
+    return chosen if hint in chosen else [*chosen, (job_id, batch)]
+
+
+class Turns:
+    """The running jobs' batches that wait. Methods raise ``StoreError`` without Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def candidates(self, job_id: str, batch: str) -> list[tuple[str, str]]:
+        """What to try to claim on a message that names this batch; see ``in_turn``."""
+        return in_turn(await self._standings({job_id}), hint=(job_id, batch))
+
+    async def is_any_neglected(self) -> bool:
+        """Whether a running job has batches that wait, and none with any worker."""
+        return any(s.queued and not s.open for s in await self._standings(set()))
+
+    async def _standings(self, named: set[str]) -> list[Standing]:
+        async with translated_errors():
+            active = {text(job_id) for job_id in await self._redis.smembers(keys.ACTIVE)}
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in sorted(active | named):
+                pipe.hmget(keys.job(job_id), "state", "priority")
+                pipe.zcard(keys.due(job_id))
+                pipe.zrange(keys.queued(job_id), 0, CANDIDATES - 1)
+            replies = await pipe.execute()
+        standings = []
+        for at, job_id in enumerate(sorted(active | named)):
+            (state, priority), due, queued = replies[3 * at : 3 * at + 3]
+            if text(state) in _RUNNING:
+                standings.append(
+                    Standing(
+                        job_id=job_id,
+                        priority=int(priority or NORMAL),
+                        open=due,
+                        queued=[name for name in map(text, queued) if name != FINAL],
+                    )
+                )
+        return standings
