@@ -8,7 +8,7 @@ row.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flavor.types import Json, Task
 
@@ -43,10 +43,11 @@ def estimate_tokens(text: str) -> int:
     return int(size / BYTES_PER_TOKEN) + 1
 
 
-def estimate_messages(messages: list[Json]) -> int:
+def estimate_messages(messages: list[Json], count: Callable[[str], int] = estimate_tokens) -> int:
     """Tokens of a rendered chat prompt, with what the API adds around its messages."""
     return TOKENS_PER_REPLY + sum(
-        TOKENS_PER_MESSAGE + _estimate_content(message.get("content")) for message in messages
+        TOKENS_PER_MESSAGE + _estimate_content(message.get("content"), count)
+        for message in messages
     )
 
 
@@ -56,10 +57,23 @@ def reserve_per_row(task: Task, body: Mapping[str, Json]) -> int:
     OpenAI counts ``max_tokens`` against the limit when a request arrives (source: its guide "Rate
     limits").
     """
+    return answer_per_row(task, body) + carried_tokens(body)
+
+
+def carried_tokens(body: Mapping[str, Json], count: Callable[[str], int] = estimate_tokens) -> int:
+    """Tokens of the tools and schema that go along with a prompt."""
     carried = [body[key] for key in _CARRIED if body.get(key)]
-    return answer_per_row(task, body) + sum(
-        estimate_tokens(json.dumps(value, default=str)) for value in carried
-    )
+    return sum(count(json.dumps(value, default=str)) for value in carried)
+
+
+def prompt_tokens(
+    task: Task, body: Mapping[str, Json], count: Callable[[str], int] = estimate_tokens
+) -> int:
+    """Tokens of a whole request but for its answers, its texts counted by ``count``."""
+    if task is Task.CHAT:
+        return carried_tokens(body, count) + estimate_messages(body["messages"], count)
+    texts = body["prompt" if task is Task.COMPLETIONS else "input"]
+    return sum(map(count, texts))
 
 
 def answer_per_row(task: Task, body: Mapping[str, Json]) -> int:
@@ -77,17 +91,17 @@ def answer_bound(body: Mapping[str, Json]) -> int | None:
     return bound if isinstance(bound, int) else None
 
 
-def _estimate_content(content: Json) -> int:
+def _estimate_content(content: Json, count: Callable[[str], int]) -> int:
     if isinstance(content, str):
-        return estimate_tokens(content)
+        return count(content)
     if isinstance(content, list):
-        return sum(_estimate_part(part) for part in content)
+        return sum(_estimate_part(part, count) for part in content)
     return 0
 
 
-def _estimate_part(part: Json) -> int:
+def _estimate_part(part: Json, count: Callable[[str], int]) -> int:
     if not isinstance(part, Mapping):
-        return estimate_tokens(str(part))
+        return count(str(part))
     if any(key in part for key in _ATTACHMENTS):
         return TOKENS_PER_ATTACHMENT
-    return estimate_tokens(str(part.get("text", "")))
+    return count(str(part.get("text", "")))

@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": ("demo", "The whole thing on this machine, with a simulated API."),
     "run": ("run", "Run a job on this machine: Redis and workers included."),
     "submit": ("submit", "Enqueue a job for the workers on REDIS_URL; prints its id."),
+    "estimate": ("estimate", "Rows, tokens, money and time of a job, before it is sent."),
     "jobs": ("jobs", "List jobs, newest first."),
     "status": ("status", "How a job stands."),
     "watch": ("watch", "Follow a running job."),

@@ -19,9 +19,9 @@ from typing import Any
 import click
 
 from flavor.types import Json
+from producer.intake import SubmitOptions
 from producer.local import LocalOptions, LocalResult, run_locally
 from producer.outcomes import View, open_outcomes
-from producer.preparing import SubmitOptions
 from producer.services import open_services
 from producer.simulator import SimulatorSettings, serve
 from worker.jobs import JobSpec

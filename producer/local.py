@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from flavor.client import Client
 from flavor.types import Task
 from producer.embedded import Workers, embedded_redis
-from producer.preparing import SubmitOptions, prepare
+from producer.intake import SubmitOptions
+from producer.preparing import Through, prepare
 from producer.progress import watch
 from producer.reading import read_spec_of, read_status
 from producer.services import Services, open_services
@@ -52,15 +53,24 @@ class LocalResult:
 
 
 async def run_locally(
-    settings: Settings, options: SubmitOptions, local: LocalOptions
+    settings: Settings,
+    options: SubmitOptions,
+    local: LocalOptions,
+    *,
+    through: Through | None = None,
 ) -> LocalResult:
     """Run one job to its end. Interrupted, it stops its workers in good order first.
+
+    ``through`` is what its rows go through; see ``prepare``.
 
     Raises:
         BatchError: the input, the set-up or a service is at fault.
     """
-    async with _local_services(settings) as services, prepare(services, options) as prepared:
-        if prepared.model.task is not Task.PYFUNC:
+    async with (
+        _local_services(settings) as services,
+        prepare(services, options, through=through) as prepared,
+    ):
+        if prepared.asked.model.task is not Task.PYFUNC:
             await _check_key(local)
         return await _run_job(services, local, partial(enqueue, services, prepared))
 

@@ -19,9 +19,10 @@ from typing_extensions import Unpack
 from flavor.errors import InputError
 from flavor.types import Json, Task
 from producer.frames import to_frame, write_rows
+from producer.intake import SubmitOptions
 from producer.local import LocalOptions, run_locally
 from producer.outcomes import Outcomes, View, open_outcomes
-from producer.preparing import SubmitOptions, prepare
+from producer.preparing import prepare
 from producer.progress import watch
 from producer.reading import read_spec_of, read_status
 from producer.services import Services, open_services
@@ -62,6 +63,7 @@ class JobOptions(TypedDict, total=False):
     tags: Mapping[str, str]
     log_input: bool
     trace: float
+    pilot_of: str
 
 
 def submit(

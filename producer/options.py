@@ -22,6 +22,16 @@ def job_options(command: _Command) -> _Command:
     return command
 
 
+def pilot_option(command: _Command) -> _Command:
+    """Add ``--pilot-of`` to a command that starts a job."""
+    return click.option(
+        "--pilot-of",
+        metavar="JOB",
+        help="Take over the outcomes of a pilot (or of any job over this input): its rows are "
+        "not sent, and not paid, again.",
+    )(command)
+
+
 def parse_pairs(pairs: Iterable[str], *, option: str) -> dict[str, str]:
     """``NAME=VALUE`` pairs.
 

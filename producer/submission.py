@@ -13,7 +13,9 @@ from itertools import islice
 
 from flavor.errors import BatchError
 from flavor.model import ModelSpec
-from producer.preparing import PARAMS_COLUMN, Prepared
+from producer.intake import PARAMS_COLUMN, Asked
+from producer.pilot import keep
+from producer.preparing import Prepared
 from producer.prompt import log_prompt_model
 from producer.services import Services
 from worker.broker import publish
@@ -31,9 +33,9 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
     Raises:
         BatchError: Redis or MLflow failed; no half job is left behind, and the run says FAILED.
     """
-    runs, options = services.runs, prepared.options
+    runs, options = services.runs, prepared.asked.options
     model = await asyncio.to_thread(_logged_model, services, prepared)
-    name = options.run_name or _job_name(prepared)
+    name = options.run_name or _job_name(prepared.asked)
     job_id = await asyncio.to_thread(
         runs.create,
         experiment=options.experiment,
@@ -45,7 +47,10 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
         await asyncio.to_thread(_describe, services, prepared, spec)
         await services.store.begin(spec)
         batches = await _store_batches(services, prepared, job_id)
-        await services.store.commit(job_id)
+        carried = prepared.carried
+        if carried is not None:
+            await keep(services, spec, carried)
+        await services.store.commit(job_id, counts=carried.totals.counts() if carried else None)
     except BaseException:
         await _undo(services, spec)
         raise
@@ -58,16 +63,17 @@ async def enqueue(services: Services, prepared: Prepared) -> JobSpec:
 
 def _logged_model(services: Services, prepared: Prepared) -> ModelSpec:
     """The model as workers will load it: a ``--prompt`` is logged first."""
-    if prepared.options.model is not None:
-        return prepared.model
-    return log_prompt_model(services.runs, prepared.model, experiment=prepared.options.experiment)
+    asked = prepared.asked
+    if asked.model.resolved_uri:
+        return asked.model
+    return log_prompt_model(services.runs, asked.model, experiment=asked.options.experiment)
 
 
-def _job_name(prepared: Prepared) -> str:
-    model = prepared.model
-    name = model.registered_name or prepared.openai_model or model.uri
+def _job_name(asked: Asked) -> str:
+    model = asked.model
+    name = model.registered_name or asked.openai_model or model.uri
     version = f" v{model.registered_version}" if model.registered_version else ""
-    return f"{prepared.input_name} · {name}{version}"
+    return f"{asked.input_name} · {name}{version}"
 
 
 def _tags(prepared: Prepared) -> dict[str, str]:
@@ -75,13 +81,14 @@ def _tags(prepared: Prepared) -> dict[str, str]:
         TAG_STATE: "queued",
         "batch.input_sha256": prepared.input_sha256,
         "batch.version": version("batch-inference-worker"),
-        "batch.task": prepared.model.task.value,
-        "batch.openai_model": prepared.openai_model or "",
+        "batch.task": prepared.asked.model.task.value,
+        "batch.openai_model": prepared.asked.openai_model or "",
+        **(prepared.carried.tags if prepared.carried else {}),
     }
 
 
 def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -> JobSpec:
-    spooled, options = prepared.spooled, prepared.options
+    spooled, asked, options = prepared.spooled, prepared.asked, prepared.asked.options
     return JobSpec(
         job_id=job_id,
         name=name,
@@ -89,20 +96,20 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
         model_uri_given=options.model or model.resolved_uri,
         model_id=model.model_id,
         task=model.task,
-        openai_model=prepared.openai_model,
+        openai_model=asked.openai_model,
         rows=spooled.rows,
         batches=spooled.batches,
-        batch_size=prepared.batch_size,
-        input_name=prepared.input_name,
+        batch_size=asked.batch_size,
+        input_name=asked.input_name,
         input_sha256=prepared.input_sha256,
         created_at=datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),
         params=options.params,
         columns=options.columns,
         id_column=options.id_column,
         params_column=PARAMS_COLUMN,
-        price=prepared.price,
-        limits=prepared.limits,
-        cap=prepared.cap,
+        price=asked.price,
+        limits=asked.limits,
+        cap=asked.cap,
         priority=options.priority,
         is_input_logged=options.log_input,
         trace=options.trace,
@@ -113,7 +120,7 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
 def _describe(services: Services, prepared: Prepared, spec: JobSpec) -> None:
     """Log what the job is. Blocks."""
     runs = services.runs
-    effective = {**prepared.model.params, **spec.params}
+    effective = {**prepared.asked.model.params, **spec.params}
     runs.describe(
         spec.job_id,
         params={

@@ -9,15 +9,16 @@ import anyio
 import click
 
 from producer.exits import exit_status
+from producer.intake import SubmitOptions
 from producer.local import LocalOptions, run_locally
-from producer.options import job_options, submit_values
-from producer.preparing import SubmitOptions
+from producer.options import job_options, pilot_option, submit_values
 from producer.summary import print_summary
 from worker.settings import read_settings
 
 
 @click.command()
 @job_options
+@pilot_option
 @click.option(
     "--workers",
     type=click.IntRange(0, 64),

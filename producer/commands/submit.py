@@ -10,8 +10,9 @@ import anyio
 import click
 
 from producer.exits import exit_status
-from producer.options import job_options, submit_values
-from producer.preparing import SubmitOptions, prepare
+from producer.intake import SubmitOptions
+from producer.options import job_options, pilot_option, submit_values
+from producer.preparing import prepare
 from producer.progress import watch
 from producer.reading import read_status
 from producer.services import open_services
@@ -21,6 +22,7 @@ from worker.settings import read_settings
 
 @click.command()
 @job_options
+@pilot_option
 @click.option("--wait", is_flag=True, help="Stay, show the progress, end when the job ends.")
 def submit(*, wait: bool, **values: Any) -> None:  # noqa: ANN401 - one per option
     """Enqueue a job for the workers on REDIS_URL. Prints the job's id, and nothing else."""
