@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +27,7 @@ from flavor.errors import (
     TransientError,
 )
 from flavor.types import Json
+from flavor.wire import AnswerTooLargeError
 
 MESSAGE_CHARS = 500
 
@@ -81,8 +83,11 @@ def classify_exception(error: Exception, *, redact: Callable[[str], str]) -> Req
     if isinstance(error, asyncio.TimeoutError):
         return TransientError(ErrorInfo(type="Timeout", message="no answer in time"))
     info = ErrorInfo(type=name, message=fold(redact(f"{name}: {error}")))
-    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.InvalidURL)):
+    # A handshake's errors come as they are from flavor.pool, later ones as a ClientOSError.
+    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError, aiohttp.InvalidURL)):
         return JobError(info)  # no waiting mends a certificate or an address
+    if isinstance(error, AnswerTooLargeError):
+        return RowError(info)  # it would be as large again; of a pack, halves may pass
     return TransientError(info)
 
 

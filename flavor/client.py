@@ -1,7 +1,8 @@
 """Sends requests to OpenAI, or to what speaks its API. Retries nothing: the worker does.
 
-aiohttp sends and orjson encodes, at a fifth of the CPU of the SDK's verbs; what the SDK knows of
-addresses and credentials is kept (see ``flavor.endpoint``).
+Connections of our own send and orjson encodes, at a small part of the CPU of the SDK's verbs; what
+the SDK knows of addresses and credentials is kept (see ``flavor.endpoint``). aiohttp sends what
+these connections do not know: through a proxy, or with headers that change how HTTP is spoken.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from yarl import URL
 from flavor.classify import classify_exception, classify_response, fold, garbled, read_request_id
 from flavor.endpoint import Endpoint, Prepared, read_endpoint
 from flavor.errors import ErrorInfo, JobError, RowError
+from flavor.pool import CONNECT_TIMEOUT_S, Pool
 from flavor.proxy import find_proxy
 from flavor.redact import redact
 from flavor.types import Json, Request, Response
+from flavor.wire import Answer, render_head
 
-CONNECT_TIMEOUT_S = 30.0
+_OF_THE_CONNECTION = {
+    "accept-encoding", "connection", "content-encoding", "content-length", "expect", "host",
+    "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+}  # fmt: skip
 
 
 class Client:
@@ -38,13 +44,10 @@ class Client:
         self.limit_key = endpoint.limit_key
         self._endpoint = endpoint
         self._timeout_s = timeout_s
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=concurrency),
-            timeout=_timeout(timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),  # rows have nothing to remember between them
-            # Not trust_env, which asks in a thread at every request: 0.6 ms of CPU out of 1.0.
-            proxy=find_proxy(endpoint.url),
-        )
+        self._concurrency = concurrency
+        self._proxy = find_proxy(endpoint.url)
+        self._pool = Pool(URL(endpoint.url), size=concurrency)
+        self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def from_environment(cls, *, concurrency: int, timeout_s: float = 600) -> Client:
@@ -80,35 +83,63 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._pool.close()
+        if self._session is not None:
+            await self._session.close()
         await self._endpoint.close()
 
     async def _post(self, request: Request, prepared: Prepared, *, body: bytes) -> Response:
         started_s = time.perf_counter()
+        is_plain = self._proxy is None and not _speaks_otherwise(request.headers)
+        post = self._post_plainly if is_plain else self._post_by_aiohttp
         try:
-            async with self._session.post(
-                _with_query(prepared.url, request.query),
-                data=body,
-                headers=_with_headers(prepared.headers, request.headers),
-                allow_redirects=False,  # another host must not be given the key
-                timeout=_timeout(request.timeout_s) if request.timeout_s else None,
-            ) as response:
-                raw = await response.read()
+            answer = await post(request, prepared, body=body)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise classify_exception(error, redact=self.redact) from error
-        if not 200 <= response.status < 300:
+        except ValueError as error:  # a header of the row's own
+            info = ErrorInfo(type="InvalidInput", message=fold(self.redact(str(error))))
+            raise RowError(info) from error
+        if not 200 <= answer.status < 300:
             raise classify_response(
-                response.status, raw, headers=response.headers, redact=self.redact
+                answer.status, answer.body, headers=answer.headers, redact=self.redact
             )
         return Response(
-            payload=_decode(raw, response.headers),
+            payload=_decode(answer.body, answer.headers),
             latency_s=time.perf_counter() - started_s,
-            request_id=read_request_id(response.headers),
-            headers=response.headers,
+            request_id=read_request_id(answer.headers),
+            headers=answer.headers,
         )
 
+    async def _post_plainly(self, request: Request, prepared: Prepared, *, body: bytes) -> Answer:
+        head = prepared.head
+        if request.query or request.headers:
+            head = render_head(
+                _with_query(prepared.url, request.query),
+                _with_headers(prepared.headers, request.headers),
+            )
+        return await self._pool.post(head, body, timeout_s=request.timeout_s or self._timeout_s)
 
-def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
+    async def _post_by_aiohttp(
+        self, request: Request, prepared: Prepared, *, body: bytes
+    ) -> Answer:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                cookie_jar=aiohttp.DummyCookieJar(),  # rows have nothing to remember between them
+                # Not trust_env, which asks in a thread at every request: 0.6 ms of CPU out of 1.0.
+                proxy=self._proxy,
+            )
+        async with self._session.post(
+            _with_query(prepared.url, request.query),
+            data=body,
+            headers=_with_headers(prepared.headers, request.headers),
+            allow_redirects=False,  # another host must not be given the key
+            timeout=_timeout(request.timeout_s or self._timeout_s),
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_S)
 
 
@@ -133,6 +164,11 @@ def _decode(raw: bytes, headers: Mapping[str, str]) -> Json:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise garbled(raw, read_request_id(headers)) from error
+
+
+def _speaks_otherwise(headers: Mapping[str, str] | None) -> bool:
+    """Whether a row's headers are about the connection."""
+    return not _OF_THE_CONNECTION.isdisjoint(map(str.lower, headers or ()))
 
 
 def _with_query(url: URL, query: Mapping[str, str] | None) -> URL:

@@ -18,8 +18,9 @@ import httpx2
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from yarl import URL
 
-from flavor.errors import InputError
+from flavor.errors import ErrorInfo, InputError, JobError
 from flavor.redact import redact_url
+from flavor.wire import render_head
 
 # Entra ID tokens live for an hour; azure-identity renews them some minutes before.
 TOKEN_CHECK_S = 60.0
@@ -36,10 +37,11 @@ _AZURE_SCOPE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Address and headers of a request, ready but for its body."""
+    """Address and headers of a request, ready but for its body; ``head`` is both on the wire."""
 
     url: URL
     headers: Mapping[str, str]
+    head: bytes
     prepared_s: float
 
 
@@ -70,6 +72,9 @@ class Endpoint:
         """Address and headers for requests of ``openai_model`` to ``path``.
 
         Cached; asks again every ``TOKEN_CHECK_S`` where the credential is a token that expires.
+
+        Raises:
+            JobError: the environment has put into a header what cannot stand there.
         """
         prepared = self._prepared.get((path, openai_model))
         if prepared and not self._is_stale(prepared):
@@ -102,7 +107,12 @@ class Endpoint:
         }
         # The SDK has made a header of an address's user and password; aiohttp refuses to see both.
         url = URL(str(request.url), encoded=True).with_user(None)
-        return Prepared(url=url, headers=headers, prepared_s=self._clock_s())
+        try:
+            head = render_head(url, headers)
+        except ValueError as error:
+            info = ErrorInfo(type="InvalidHeader", message=f"{error}: check the key's variable")
+            raise JobError(info) from None  # the error below holds nothing, its frames do
+        return Prepared(url=url, headers=headers, head=head, prepared_s=self._clock_s())
 
 
 class Recorder(httpx2.AsyncBaseTransport):
