@@ -45,7 +45,7 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     try:
         trip = Trip(rows, way.model.request(rows), way)
         async with trip.deadline():
-            outcomes: list[Outcome] = await way.retrying(_attempt, trip)
+            outcomes = await _attempts(trip)
     except RowError as error:
         if len(rows) > 1:
             half = len(rows) // 2
@@ -61,6 +61,22 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     if trip is not None and trip.is_sent:
         way.trace(trip, outcomes)
     return outcomes
+
+
+async def _attempts(trip: Trip) -> list[Outcome]:
+    """Nearly all rows need one attempt alone: tenacity's machinery is set going by the others."""
+    try:
+        return await _attempt(trip)
+    except (TransientError, ThrottledError):
+        pass  # tenacity is told of it below, as the end of a first attempt
+    outcomes: list[Outcome] = await trip.way.retrying(_attempt_again, trip, [trip.last])
+    return outcomes
+
+
+async def _attempt_again(trip: Trip, failures: list[RequestError]) -> list[Outcome]:
+    if failures:
+        raise failures.pop()
+    return await _attempt(trip)
 
 
 async def _attempt(trip: Trip) -> list[Outcome]:

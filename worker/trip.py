@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -152,15 +151,14 @@ class Trip:
     _ends_s: float = 0.0
     _scope: Timeout | None = None
 
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Bound the block by the way's deadline. Raises ``asyncio.TimeoutError``.
+    def deadline(self) -> Timeout:
+        """Bounds an ``async with`` block by the way's deadline: ``asyncio.TimeoutError`` ends it.
 
         Waits for services do not count.
         """
         self._ends_s = self.started_s + self.way.deadline_s
-        async with timeout(self.way.deadline_s) as self._scope:
-            yield
+        self._scope = timeout(self.way.deadline_s)
+        return self._scope
 
     async def turn(self) -> None:
         """Wait until the endpoint, Redis and the limits all allow the request.
