@@ -44,6 +44,11 @@ class Lane:
         self._allowance, self._price = allowance, price
 
     @property
+    def limits(self) -> Limits:
+        """The account's limits, set by the user or learned from answers."""
+        return self._limiter.limits
+
+    @property
     def waiting_for(self) -> str:
         """What keeps requests from being sent right now, in words; empty when nothing does."""
         cap = self._allowance.waiting_for if self._allowance else ""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from worker.jobs import Outcome
+from worker.recent import Recent
 
 LATENCY_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -26,8 +27,13 @@ class Meter:
         self.deliveries: Counter[str] = Counter()  # by how they ended
         self.latencies: list[int] = [0] * (len(LATENCY_BOUNDS_S) + 1)  # per bucket, not summed up
         self.latency_sum_s = 0.0
+        self.recent: dict[str, Recent] = {}  # by job
         self._now_s = now_s
         self._written_at_s = now_s()
+
+    def of_job(self, job_id: str) -> Recent:
+        """What the process has done lately for a job that it works on."""
+        return self.recent.setdefault(job_id, Recent(self._now_s))
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Count outcomes that are new."""

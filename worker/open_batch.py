@@ -25,6 +25,7 @@ class OpenBatch:
         self.lease = lease
         self.spec = spec
         self._meter = meter or Meter()
+        self._recent = self._meter.of_job(spec.job_id)
         self.sending = Stop()
         self.holding = Stop()
         self.pending = Pending()
@@ -71,6 +72,7 @@ class OpenBatch:
         """Take outcomes in; the next flush writes them."""
         new = [outcome for outcome in outcomes if outcome.index not in self.outcomes]
         self._meter.count(new)
+        self._recent.count(new)
         for outcome in new:
             self.outcomes[outcome.index] = outcome
         self.pending.outcomes += new

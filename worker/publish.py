@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from flavor.errors import InputError
 from flavor.types import Json
+from worker.histogram import percentiles
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import part_name, write_part
 from worker.run_files import InputReader, parts_by_batch, read_parts
@@ -51,11 +52,12 @@ def publish_part(runs: Runs, spec: JobSpec, *, batch: str, outcomes: Sequence[Ou
 
 
 def progress_metrics(status: JobStatus) -> dict[str, float]:
-    """A running job's figures as metric points."""
+    """A running job's figures as metric points; rate and latencies are of its last seconds."""
     values: dict[str, float] = {f"rows.{v.value}": n for v, n in status.rows.items()}
     if status.has_usage:
         values |= {f"tokens.{name}": n for name, n in dataclasses.asdict(status.tokens).items()}
-    values["throughput.rows_per_s"] = round(status.rows_per_s, 3)
+    values["throughput.rows_per_s"] = round(status.pace.rows_per_s, 3)
+    values |= percentiles(status.pace.latencies)
     if status.cost_usd is not None:
         values["cost.usd"] = status.cost_usd
     return values | _request_metrics(status) | {"requests.in_flight": status.requests.in_flight}

@@ -128,9 +128,10 @@ class Runs:
         *,
         step: int = 0,
         model_id: str | None = None,
+        at_ms: int | None = None,
     ) -> None:
-        """Log one point of each metric, linked to the model that was run."""
-        now_ms = time.time_ns() // 1_000_000
+        """Log one point of each metric, linked to the model that was run; by default of now."""
+        now_ms = at_ms or time.time_ns() // 1_000_000
         points = [
             Metric(name, value, now_ms, step, model_id=model_id) for name, value in values.items()
         ]

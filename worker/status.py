@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 
-import orjson
-
 from flavor.types import Json, Task
 from worker.jobs import PICO, VERDICT_FIELDS, JobSpec, JobState, Verdict
+from worker.reports import Pace, join, read_report
 
 _WORKER_SILENT_MS = 10_000
 """A worker not heard of for so long is left out of what the job is doing right now."""
@@ -57,6 +56,7 @@ class JobStatus:
     waiting_for: str | None = None
     reason: str | None = None
     rows_before: int = 0  # done before the job was resumed
+    pace: Pace = field(default_factory=Pace)  # of its last seconds
     has_usage: bool = True  # False for a model that does not tell: unknown, not 0
 
     @property
@@ -128,11 +128,9 @@ def status_of(
     def moment(name: bytes) -> int | None:
         return int(job[name]) if name in job else None
 
-    living = [
-        said
-        for said in map(orjson.loads, workers.values())
-        if said["at_ms"] > now_ms - _WORKER_SILENT_MS
-    ]
+    since_ms = now_ms - _WORKER_SILENT_MS
+    reports = [read_report(said, since_ms=since_ms) for said in workers.values()]
+    pace = join([report for report in reports if report])
     return JobStatus(
         job_id=spec.job_id,
         name=spec.name,
@@ -145,15 +143,16 @@ def status_of(
             answered=count("requests_answered"),
             retried=count("requests_retried"),
             throttled=count("requests_throttled"),
-            in_flight=sum(said["in_flight"] for said in living),
+            in_flight=pace.in_flight,
         ),
         cost_usd=count("cost_pico") / PICO if spec.price else None,
         created_ms=moment(b"created_ms"),
         started_ms=moment(b"started_ms"),
         finished_ms=moment(b"finished_ms"),
-        waiting_for=next((said["waiting_for"] for said in living if said["waiting_for"]), None),
+        waiting_for=pace.waiting_for,
         reason=job.get(b"reason", b"").decode() or None,
         rows_before=int(job.get(b"rows_before", 0)),
+        pace=pace,
         has_usage=spec.task is not Task.PYFUNC,
     )
 

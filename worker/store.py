@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from redis.asyncio import Redis
 
 from flavor.errors import InputError
@@ -18,6 +17,7 @@ from worker import keys
 from worker.codec import HEAD_BYTES, encode_outcome, row_count
 from worker.jobs import PICO, VERDICT_FIELDS, Cap, JobSpec, JobState, Outcome
 from worker.redis_client import run_script, server_id, text, translated_errors
+from worker.reports import Report
 from worker.status import JobStatus, status_of
 
 
@@ -204,11 +204,9 @@ class Store:
                 else f"job {job_id} is {state}: nothing is left to cancel"
             )
 
-    async def report(self, job_id: str, worker: str, *, in_flight: int, waiting_for: str) -> None:
+    async def report(self, job_id: str, worker: str, *, report: Report) -> None:
         """Tell what this worker does for the job right now; to be repeated every second or so."""
-        value = orjson.dumps(
-            {"in_flight": in_flight, "waiting_for": waiting_for, "at_ms": _now_ms()}
-        )
+        value = report.to_json(_now_ms())
         async with translated_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(keys.workers(job_id), worker, value)

@@ -26,6 +26,7 @@ from worker.logs import set_up_logs
 from worker.metrics import serve_metrics
 from worker.process import Process, ProcessThread
 from worker.recovery import rescue_regularly
+from worker.sampling import sample_regularly
 from worker.settings import read_settings
 from worker.stop import StopReason
 from worker.upkeep import (
@@ -33,7 +34,6 @@ from worker.upkeep import (
     flush_regularly,
     look_regularly,
     reap_regularly,
-    sample_regularly,
 )
 
 log = logging.getLogger(__name__)

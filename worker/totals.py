@@ -6,19 +6,18 @@ twice counts once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from worker.histogram import percentiles, places_of, quantile_s
 from worker.jobs import PICO, VERDICT_FIELDS, Outcome, Verdict
 
 _TOKENS = ("prompt", "completion", "total", "cached", "reasoning")
-_SHORTEST_S, _LONGEST_S, _STEP = 1e-4, 1e5, 1.01
-_BINS = int(np.ceil(np.log(_LONGEST_S / _SHORTEST_S) / np.log(_STEP)))
 
 
 @dataclass(slots=True)
@@ -31,9 +30,7 @@ class Totals:
     has_cost: bool = False
     has_usage: bool = False
     attempts: int = 0
-    latencies: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(_BINS + 1, dtype=np.int64)
-    )
+    latencies: Counter[int] = field(default_factory=Counter)
 
     def add(self, part: pa.Table) -> None:
         """Add the outcomes of one part."""
@@ -50,10 +47,8 @@ class Totals:
             self.cost_pico += int(np.rint(costs * PICO).astype(np.int64).sum())
         seconds = part["latency_s"].drop_null().to_numpy()
         if len(seconds):
-            places = np.log(np.maximum(seconds, _SHORTEST_S) / _SHORTEST_S) / np.log(_STEP)
-            self.latencies += np.bincount(
-                np.minimum(places.astype(np.int64), _BINS), minlength=_BINS + 1
-            )
+            places, counts = np.unique(places_of(seconds), return_counts=True)
+            self.latencies.update(dict(zip(places.tolist(), counts.tolist(), strict=True)))
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Add outcomes that are at hand, for counting alone: their latencies are left out."""
@@ -77,11 +72,7 @@ class Totals:
 
     def latency_s(self, share: float) -> float | None:
         """The latency that ``share`` of the requests did not exceed; None without any."""
-        count = int(self.latencies.sum())
-        if not count:
-            return None
-        place = int(np.searchsorted(np.cumsum(self.latencies), share * count))
-        return float(_SHORTEST_S * _STEP ** (place + 0.5))
+        return quantile_s(self.latencies, share)
 
     def counts(self) -> dict[str, int]:
         """The figures as Redis keeps them (``job:{J}:counts``)."""
@@ -96,8 +87,4 @@ class Totals:
             values |= {f"tokens.{name}": n for name, n in self.tokens.items()}
         if self.cost_usd is not None:
             values["cost.usd"] = self.cost_usd
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            seconds = self.latency_s(share)
-            if seconds is not None:
-                values[f"latency.{name}_s"] = round(seconds, 6)
-        return values
+        return values | percentiles(self.latencies)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from flavor.errors import BatchError, StoreError, TrackingError
 from worker.broker import publish, queue_length
@@ -15,7 +16,7 @@ from worker.gate import Duty
 from worker.jobs import JobState, ahead
 from worker.ledger import Renewal
 from worker.process import Process
-from worker.publish import metric_step, progress_metrics
+from worker.reports import Report
 from worker.stop import StopReason
 
 log = logging.getLogger(__name__)
@@ -35,16 +36,13 @@ DRAFT_SILENT_MS = 600_000
 MOST_AT_ONCE = 100
 """Of messages that seem lost, so many are published in one turn."""
 
-SAMPLE_MS = 2000
-"""At most one metric point per job in this time, whatever the number of workers."""
-
 
 async def flush_regularly(process: Process) -> None:
     """Write what arrived since the last turn."""
     while True:
         await asyncio.sleep(FLUSH_S)
         if process.gate.is_closed or any(batch.pending for batch in process.open.values()):
-            await _tolerant(flush, process)
+            await tolerant(flush, process)
         else:
             process.meter.all_written()
 
@@ -88,8 +86,8 @@ async def beat_regularly(process: Process) -> None:
     """
     while True:
         await asyncio.sleep(BEAT_S)
-        if process.open:
-            await _tolerant(_beat, process)
+        if process.open or process.meter.recent:
+            await tolerant(_beat, process)
 
 
 async def look_regularly(process: Process) -> None:
@@ -97,7 +95,7 @@ async def look_regularly(process: Process) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         if process.open:
-            await _tolerant(_look, process)
+            await tolerant(_look, process)
         else:
             process.is_any_neglected = False
 
@@ -110,36 +108,31 @@ async def _beat(process: Process) -> None:
     batches = list(process.open.values())
     with process.gate.watched(Duty.LEASE):
         await process.ledger.pulse()
-        renewals = await process.ledger.renew([batch.lease for batch in batches])
+        leases = [batch.lease for batch in batches]
+        renewals = await process.ledger.renew(leases) if leases else []
     for batch, renewal in zip(batches, renewals, strict=True):
         if not renewal.is_held:
             batch.is_forgotten = renewal.state is None
             batch.lose()
         elif (reason := _stop_reason(renewal)) is not None:
             batch.sending.set(reason)
-    for job_id in {batch.lease.job_id for batch in batches}:
-        mine = [batch for batch in batches if batch.lease.job_id == job_id]
-        await process.store.report(
-            job_id,
-            process.name,
-            in_flight=sum(batch.in_flight for batch in mine),
-            waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
-        )
+    await _report(process)
     await process.breakers.look()
 
 
-async def sample_regularly(process: Process) -> None:
-    """Write the metric points of running jobs; MLflow may take its time."""
-    while True:
-        await asyncio.sleep(BEAT_S)
-        if process.open:
-            await _tolerant(_sample_jobs, process)
-
-
-async def _sample_jobs(process: Process) -> None:
-    for job_id in {job_id for job_id, _ in process.open}:
-        if await process.store.may_sample(job_id, SAMPLE_MS):
-            await _sample(process, job_id)
+async def _report(process: Process) -> None:
+    """Tell of every job that the process works on, and once more when it has stopped to."""
+    for job_id, recent in list(process.meter.recent.items()):
+        mine = [batch for batch in process.open.values() if batch.lease.job_id == job_id]
+        if not mine and recent.is_over:
+            del process.meter.recent[job_id]
+        report = Report(
+            in_flight=sum(batch.in_flight for batch in mine),
+            waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
+            rows_per_s=recent.rows_per_s,
+            latencies=recent.latencies,
+        )
+        await process.store.report(job_id, process.name, report=report)
 
 
 def _stop_reason(renewal: Renewal) -> StopReason | None:
@@ -150,24 +143,11 @@ def _stop_reason(renewal: Renewal) -> StopReason | None:
     return None
 
 
-async def _sample(process: Process, job_id: str) -> None:
-    status = await process.store.status(job_id)
-    spec = await process.spec(job_id)
-    # Not while it is finalized: the last word is the finalizer's.
-    if status is not None and spec is not None and status.state is JobState.IN_PROGRESS:
-        await process.in_mlflow_thread(
-            process.runs.log_metrics,
-            job_id,
-            progress_metrics(status),
-            step=metric_step(spec),  # not linked to the model: its page would list every point
-        )
-
-
 async def reap_regularly(process: Process) -> None:
     """Publish again what nobody works on: batches of dead workers, and lost messages."""
     while True:
         await asyncio.sleep(process.settings.lease_s / 6)
-        await _tolerant(_reap, process)
+        await tolerant(_reap, process)
 
 
 async def _reap(process: Process) -> None:
@@ -209,9 +189,13 @@ async def _discard_dead_drafts(process: Process) -> None:
         log.warning("draft discarded", extra={"event": "draft_discarded", "job_id": job_id})
 
 
-async def _tolerant(step: Callable[[Process], Awaitable[None]], process: Process) -> None:
+_T = TypeVar("_T")
+
+
+async def tolerant(step: Callable[[_T], Awaitable[None]], subject: _T) -> None:
+    """One turn of a loop that no outage ends: what fails is logged, and done at the next turn."""
     try:
-        await step(process)
+        await step(subject)
     except (StoreError, TrackingError) as error:
         log.warning("upkeep delayed", extra={"event": "upkeep_delayed", "reason": str(error)})
     except BatchError as error:

@@ -243,7 +243,13 @@ class FolderRuns:
         return target
 
     def log_metrics(
-        self, job_id: str, values: Mapping[str, float], *, step: int, model_id: str | None = None
+        self,
+        job_id: str,
+        values: Mapping[str, float],
+        *,
+        step: int,
+        model_id: str | None = None,
+        at_ms: int | None = None,
     ) -> None:
         self._maybe_fail()
         self.metric_calls += 1

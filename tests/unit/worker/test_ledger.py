@@ -24,6 +24,7 @@ from worker.jobs import FINAL, JobState, Lease
 from worker.keys import FINISHED_TTL_S
 from worker.ledger import CountOff, Pending, Refusal
 from worker.redis_client import run_script, server_id
+from worker.reports import Report
 
 
 async def test_two_claims_at_once_give_one_lease(redis: Redis) -> None:
@@ -289,7 +290,7 @@ async def test_a_finished_job_is_remembered_for_a_while_and_then_gone(redis: Red
     ledger = make_ledger(redis)
     lease = await claim(ledger)
     await ledger.checkpoint([(lease, Pending([make_outcome(0)], sent=1))])
-    await store.report(JOB, "w1", in_flight=1, waiting_for="")
+    await store.report(JOB, "w1", report=Report(in_flight=1))
     await ledger.count_off(lease)
 
     await ledger.finish(await claim(ledger, FINAL), JobState.COMPLETED, {"rows_succeeded": 3})

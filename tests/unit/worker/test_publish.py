@@ -16,10 +16,12 @@ from flavor.errors import TrackingError
 from flavor.types import Task
 from tests.unit.worker.fakes import FolderRuns
 from tests.unit.worker.making import JOB, make_dead, make_outcome, make_spec
+from worker.histogram import place_of
 from worker.inputs import InputWriter, to_json
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.publish import PREVIEW_ROWS, finalize, metric_step, progress_metrics, publish_part
+from worker.reports import Pace
 from worker.status import JobStatus, Requests, Tokens
 
 ROWS_PER_BATCH = 3
@@ -248,7 +250,8 @@ def test_a_model_that_tells_no_usage_has_no_token_points() -> None:
 
 def test_a_running_jobs_figures_are_metric_points() -> None:
     rows = {**dict.fromkeys(Verdict, 0), Verdict.SUCCEEDED: 4}
-    status = _status(rows=rows, tokens=Tokens(total=60), cost_usd=0.25)
+    pace = Pace(rows_per_s=2.5, latencies={place_of(0.5): 9, place_of(4.0): 1})
+    status = _status(rows=rows, tokens=Tokens(total=60), cost_usd=0.25, pace=pace)
 
     values = progress_metrics(status)
 
@@ -256,5 +259,7 @@ def test_a_running_jobs_figures_are_metric_points() -> None:
     assert values["tokens.total"] == 60
     assert values["cost.usd"] == 0.25
     assert values["requests.in_flight"] == 3
-    assert values["throughput.rows_per_s"] == pytest.approx(0.4, rel=0.1)
+    assert values["throughput.rows_per_s"] == 2.5  # lately, not since the start
+    assert values["latency.p50_s"] == pytest.approx(0.5, rel=0.01)
+    assert values["latency.p99_s"] == pytest.approx(4.0, rel=0.01)
     assert "cost.usd" not in progress_metrics(_status())

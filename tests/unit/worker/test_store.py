@@ -20,6 +20,7 @@ from tests.unit.worker.making import (
 from worker.codec import encode_rows
 from worker.jobs import JobState
 from worker.ledger import Refusal
+from worker.reports import Report, Wait
 from worker.status import JobStatus
 from worker.store import Store
 
@@ -166,8 +167,10 @@ async def test_a_job_that_is_over_cannot_be_cancelled(redis: Redis) -> None:
 
 async def test_the_status_sums_what_living_workers_report(redis: Redis) -> None:
     store = await submit_batches(redis)
-    await store.report(JOB, "w1", in_flight=3, waiting_for="")
-    await store.report(JOB, "w2", in_flight=4, waiting_for="tokens per minute")
+    said = Report(in_flight=3, rows_per_s=2.0, latencies={7: 1})
+    await store.report(JOB, "w1", report=said)
+    said = Report(in_flight=4, waiting_for="tokens per minute", latencies={7: 2, 9: 1})
+    await store.report(JOB, "w2", report=said)
     silent = {"in_flight": 100, "waiting_for": "nothing", "at_ms": 1}
     await redis.hset(f"job:{{{JOB}}}:workers", "w3", orjson.dumps(silent))
 
@@ -175,6 +178,8 @@ async def test_the_status_sums_what_living_workers_report(redis: Redis) -> None:
 
     assert status.requests.in_flight == 7
     assert status.waiting_for == "tokens per minute"
+    assert (status.pace.rows_per_s, status.pace.latencies) == (2.0, {7: 3, 9: 1})
+    assert status.pace.waits == {Wait.TOKENS: 0.5}
     assert 0 < await redis.ttl(f"job:{{{JOB}}}:workers") <= 60
 
 

@@ -30,7 +30,7 @@ from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.stop import StopReason
 from worker.store import Store
-from worker.upkeep import _beat, _reap, _sample_jobs, _tolerant, flush, flush_regularly
+from worker.upkeep import _beat, _reap, flush, flush_regularly, tolerant
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def _working(
         opened = []
         for number in range(batches):
             lease = await claim(worker.ledger, str(number))
-            batch = OpenBatch(lease, make_spec())
+            batch = OpenBatch(lease, make_spec(), meter=worker.process.meter)
             worker.process.open[JOB, str(number)] = batch
             opened.append(batch)
         yield worker, opened
@@ -153,23 +153,37 @@ async def test_a_beat_hears_of_a_cancellation(redis: Redis, tmp_path: Path) -> N
     assert (batch.sending.reason, batch.holding.reason) == (StopReason.CANCELLED, None)
 
 
-async def test_a_beat_reports_and_samples_once_in_a_period(redis: Redis, tmp_path: Path) -> None:
+async def test_a_beat_reports_what_the_process_does(redis: Redis, tmp_path: Path) -> None:
     async with _working(redis, tmp_path, batches=2) as (worker, batches):
         for batch in batches:
             batch.in_flight = 4
-        batches[0].record([make_outcome(0)])
+        batches[0].record([make_outcome(0, latency_s=0.25)])
         await flush(worker.process)
 
         await _beat(worker.process)
-        await _sample_jobs(worker.process)
-        await _sample_jobs(worker.process)
 
     status = await Store(redis).status(JOB)
     assert status is not None
     assert status.requests.in_flight == 8
-    assert worker.runs.metrics["rows.succeeded"] == 1
-    assert worker.runs.metrics["requests.in_flight"] == 8
-    assert worker.runs.metric_calls == 1
+    assert status.pace.rows_per_s > 0
+    assert sum(status.pace.latencies.values()) == 1
+
+
+async def test_a_worker_says_when_it_has_stopped_to_work_on_a_job(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Else its last words would count for as long as a dead worker's."""
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        batch.in_flight = 4
+        await _beat(worker.process)
+        worker.process.open.clear()
+
+        await _beat(worker.process)
+
+        assert not worker.process.meter.recent
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert status.requests.in_flight == 0
 
 
 async def test_a_beat_does_not_wait_for_mlflow(redis: Redis, tmp_path: Path) -> None:
@@ -258,6 +272,6 @@ async def test_an_outage_ends_no_loop(
 
     async with open_worker(redis, tmp_path) as worker:
         with caplog.at_level(logging.WARNING):
-            await _tolerant(fail, worker.process)
+            await tolerant(fail, worker.process)
 
     assert [record.__dict__["event"] for record in caplog.records] == [event]
