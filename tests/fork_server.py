@@ -31,7 +31,8 @@ _PRELOADED = (
     "openai.resources.chat.completions", "openai.resources.embeddings", "celery.apps.worker",
     "celery.bin.celery", "celery.bin.worker", "celery.concurrency.thread", "kombu.transport.redis",
     "redis.asyncio", "pandas", "pyarrow.parquet", "aiohttp", "pydantic_settings",
-    "prometheus_client",
+    "prometheus_client", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
 )  # fmt: skip
 
 _LENGTH = struct.Struct("!I")

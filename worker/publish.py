@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -19,13 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flavor.errors import InputError
+from flavor.errors import InputError, TrackingError
 from flavor.types import Json
+from worker.digest import Digest
 from worker.histogram import percentiles
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import part_name, write_part
+from worker.report import Story, make_report
 from worker.run_files import InputReader, parts_by_batch, read_parts
 from worker.runs import OUTPUTS, TAG_STATE, Runs
+from worker.series import Series, is_drawn, make_series
 from worker.status import JobStatus
 from worker.totals import Totals
 
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 
 PREVIEW_ROWS = 100
 FAILED_FILE = "failed.jsonl"
+REPORT_FILE = "report.html"
+THROUGHPUT_FILE = "throughput.png"
 _DEAD = [verdict.value for verdict in Verdict if verdict.is_dead]
 _RUN_STATUS = {
     JobState.COMPLETED: "FINISHED",
@@ -79,29 +85,72 @@ def finalize(
     ``ending`` is what the job shall end as; a run whose parts do not hold every row ends as
     failed, whatever was asked. ``status`` contributes the requests, which no outcome knows.
     """
+    ended_ms = time.time_ns() // 1_000_000  # what follows is no work on rows
     with tempfile.TemporaryDirectory(prefix="final-") as folder:
         summary = _Summary(runs, spec, Path(folder))
         for batch, part in summary.parts():
             summary.add(batch, part)
         summary.log_files()
-    totals = summary.totals
-    state = ending
-    if totals.rows_total != spec.rows:
-        state = JobState.FAILED
-        log.error(
-            "outcomes are missing",
-            extra={"event": "outcomes_missing", "job_id": spec.job_id, "rows": totals.rows_total},
-        )
-    _log_totals(runs, spec, status=status, totals=totals)
+        totals = summary.totals
+        state = _last_state(spec, ending=ending, totals=totals)
+        exact = dataclasses.replace(status, rows=totals.rows, finished_ms=ended_ms)
+        _log_report(runs, state=state, status=exact, summary=summary, ended_ms=ended_ms)
+    _log_totals(runs, spec, status=exact, totals=totals)
     runs.set_tags(spec.job_id, {TAG_STATE: state.value})
     runs.end(spec.job_id, _RUN_STATUS[state])
     return state, totals
 
 
+def _last_state(spec: JobSpec, *, ending: JobState, totals: Totals) -> JobState:
+    if totals.rows_total == spec.rows:
+        return ending
+    log.error(
+        "outcomes are missing",
+        extra={"event": "outcomes_missing", "job_id": spec.job_id, "rows": totals.rows_total},
+    )
+    return JobState.FAILED
+
+
+def _log_report(
+    runs: Runs, *, state: JobState, status: JobStatus, summary: _Summary, ended_ms: int
+) -> None:
+    """Draw the report and put it into the run. What cannot be drawn costs the report alone."""
+    job_id = status.job_id
+    try:
+        story = Story(
+            spec=summary.spec,
+            state=state,
+            status=status,
+            totals=summary.totals,
+            digest=summary.digest,
+            series=_series(runs, status=status, totals=summary.totals, ended_ms=ended_ms),
+            ended_ms=ended_ms,
+        )
+        page, picture = make_report(story)
+    except Exception:  # whatever a plot stumbles on: the outcomes are the record, not it
+        log.exception("report not made", extra={"event": "report_failed", "job_id": job_id})
+        return
+    report, throughput = summary.folder / REPORT_FILE, summary.folder / THROUGHPUT_FILE
+    report.write_bytes(page.encode("utf-8", "replace"))
+    throughput.write_bytes(picture)
+    for path in (report, throughput):
+        runs.log_file(job_id, path)
+
+
+def _series(runs: Runs, *, status: JobStatus, totals: Totals, ended_ms: int) -> Series:
+    try:
+        history = runs.history(status.job_id, is_drawn)
+    except TrackingError as error:
+        facts = {"event": "series_unreadable", "job_id": status.job_id, "reason": str(error)}
+        log.warning("time series unreadable", extra=facts)
+        history = {}
+    values = totals.metrics() | _request_metrics(status)
+    return make_series(history, started_ms=status.started_ms, ended_ms=ended_ms, totals=values)
+
+
 def _log_totals(runs: Runs, spec: JobSpec, *, status: JobStatus, totals: Totals) -> None:
     values = totals.metrics() | _request_metrics(status)
-    exact = dataclasses.replace(status, rows=totals.rows)
-    values["throughput.rows_per_s"] = round(exact.rows_per_s, 3)
+    values["throughput.rows_per_s"] = round(status.rows_per_s, 3)
     # Above every sample's step, also of a host whose clock is ahead: MLflow shows the last step.
     step = metric_step(spec) + CLOCK_SKEW_S
     runs.log_metrics(spec.job_id, values, step=step, model_id=spec.model_id)
@@ -128,6 +177,7 @@ class _Summary:
     _dead: int = 0
 
     def __post_init__(self) -> None:
+        self.digest = Digest(self.spec.job_id)
         self._inputs = InputReader(self.runs, self.spec, self.folder)
 
     def parts(self) -> Iterator[tuple[int, pa.Table]]:
@@ -138,6 +188,7 @@ class _Summary:
     def add(self, batch: int, part: pa.Table) -> None:
         """Count one part, and keep what people will look at."""
         self.totals.add(part)
+        self.digest.add(part)
         missing = PREVIEW_ROWS - len(self.preview)
         if missing > 0:
             self._add_preview(batch, part.slice(0, missing))
@@ -202,6 +253,7 @@ class _Summary:
                     name: row[name] for name in ("row_id", "index", "verdict", "attempts")
                 }
                 line["input"] = inputs.get(row["index"])
+                self.digest.add_dead(row, line["input"])
                 line["error"] = {
                     name: row[f"error_{name}"] for name in ("type", "status", "code", "message")
                 }

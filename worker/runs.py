@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,6 +137,20 @@ class Runs:
         ]
         with _translated_errors():
             self._client.log_batch(job_id, metrics=points)
+
+    def history(
+        self, job_id: str, is_wanted: Callable[[str], bool]
+    ) -> dict[str, list[tuple[int, float]]]:
+        """Every point of the run's metrics of these names: its time in ms, and its value."""
+        with _translated_errors():
+            names = filter(is_wanted, self._client.get_run(job_id).data.metrics)
+            return {
+                name: [
+                    (int(point.timestamp), float(point.value))
+                    for point in self._client.get_metric_history(job_id, name)
+                ]
+                for name in names
+            }
 
     def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
         """Set tags, for people to filter runs by."""

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.histogram import percentiles, places_of, quantile_s
+from worker.histogram import percentiles, places_of, quantile
 from worker.jobs import PICO, VERDICT_FIELDS, Outcome, Verdict
 
 _TOKENS = ("prompt", "completion", "total", "cached", "reasoning")
@@ -72,7 +72,7 @@ class Totals:
 
     def latency_s(self, share: float) -> float | None:
         """The latency that ``share`` of the requests did not exceed; None without any."""
-        return quantile_s(self.latencies, share)
+        return quantile(self.latencies, share)
 
     def counts(self) -> dict[str, int]:
         """The figures as Redis keeps them (``job:{J}:counts``)."""

@@ -218,6 +218,8 @@ class FolderRuns:
         self.folder = folder
         self.metrics: dict[str, float] = {}
         self.metric_calls = 0
+        self.history_error: Exception | None = None
+        self.points: dict[str, list[tuple[int, float]]] = {}
         self.tags: dict[str, str] = {}
         self.statuses: list[str] = []
         self.failures = 0
@@ -254,6 +256,13 @@ class FolderRuns:
         self._maybe_fail()
         self.metric_calls += 1
         self.metrics.update(values)
+
+    def history(
+        self, job_id: str, is_wanted: Callable[[str], bool]
+    ) -> dict[str, list[tuple[int, float]]]:
+        if self.history_error:
+            raise self.history_error
+        return {name: points for name, points in self.points.items() if is_wanted(name)}
 
     def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
         self.tags.update(tags)

@@ -20,7 +20,15 @@ from worker.histogram import place_of
 from worker.inputs import InputWriter, to_json
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
-from worker.publish import PREVIEW_ROWS, finalize, metric_step, progress_metrics, publish_part
+from worker.publish import (
+    PREVIEW_ROWS,
+    REPORT_FILE,
+    THROUGHPUT_FILE,
+    finalize,
+    metric_step,
+    progress_metrics,
+    publish_part,
+)
 from worker.reports import Pace
 from worker.status import JobStatus, Requests, Tokens
 
@@ -222,8 +230,42 @@ def test_finalizing_again_gives_the_same(run: Run) -> None:
     run.finalize()
 
     moving = "throughput.rows_per_s"
-    assert (run.files, run.runs.tags) == (files, tags)
+    again = run.files
+    for tells_the_time in (REPORT_FILE, THROUGHPUT_FILE):
+        assert again.pop(tells_the_time)
+        del files[tells_the_time]
+    assert (again, run.runs.tags) == (files, tags)
     assert {**run.runs.metrics, moving: 0} == {**metrics, moving: 0}
+
+
+def test_the_run_has_a_report_and_its_throughput_as_a_picture(run: Run) -> None:
+    run.publish(0, *_good(0, 1, 2))
+    run.publish(1, *_good(3, 4), make_dead(5))
+
+    run.finalize()
+
+    assert "BadRequest · HTTP 400 · bad" in run.read(REPORT_FILE)
+    assert "text 5" in run.read(REPORT_FILE)
+    assert run.files[THROUGHPUT_FILE].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("error", "event", "has_report"),
+    [(TrackingError("away"), "series_unreadable", True), (ValueError("?"), "report_failed", False)],
+)
+def test_a_report_that_cannot_be_made_fails_no_job(
+    run: Run, caplog: pytest.LogCaptureFixture, error: Exception, event: str, has_report: bool
+) -> None:
+    run.publish(0, *_good(0, 1, 2))
+    run.publish(1, *_good(3, 4, 5))
+    run.runs.history_error = error
+
+    state = run.finalize()
+
+    assert state is JobState.COMPLETED
+    assert run.runs.statuses == ["FINISHED"]
+    assert [record.__dict__["event"] for record in caplog.records] == [event]
+    assert (REPORT_FILE in run.files) is has_report
 
 
 def test_a_lone_surrogate_in_a_preview_does_not_keep_a_job_from_ending(tmp_path: Path) -> None:
