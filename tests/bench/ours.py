@@ -50,13 +50,14 @@ class Bench:
 
     system: System
     redis: RedisServer
+    limits: tuple[str, ...] = UNLIMITED
     submit_cpu_s: float = 0.0
 
     def submit(self, path: Path, *options: str) -> tuple[str, float]:
         """Submit a file; the job's id and the CPU that the command took."""
         command = [
             "producer", "submit", str(path), "--model", "models:/bench/1", "--id-column", "id",
-            *UNLIMITED, *options,
+            *self.limits, *options,
         ]  # fmt: skip
         job_id, cpu_s = self.system.python(_SUBMIT.format(command=command)).split()
         return job_id, float(cpu_s)
@@ -96,7 +97,13 @@ class Bench:
 
 @contextmanager
 def bench(
-    simulator: Simulator, small: Path, *, workers: int = 1, warm_ups: int = 2, **settings: str
+    simulator: Simulator,
+    small: Path,
+    *,
+    workers: int = 1,
+    warm_ups: int = 2,
+    limits: tuple[str, ...] = UNLIMITED,
+    **settings: str,
 ) -> Iterator[Bench]:
     """A system with warm workers; ``small`` is a file of a few rows to warm them with."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -105,7 +112,7 @@ def bench(
         redis.start()
         system = System(folder=folder, environment=_environment(folder, redis), simulator=simulator)
         system.environment["OPENAI_BASE_URL"] = simulator.base_url
-        made = Bench(system, redis)
+        made = Bench(system, redis, limits)
         try:
             system.python(_LOG_MODEL)
             for _ in range(workers):
