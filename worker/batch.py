@@ -57,8 +57,8 @@ class Delivery:
     detail: str = ""
 
     def __str__(self) -> str:
-        shown = f"{self.end}: {described(self.name, self.batch, self.rows)}"
-        return f"{shown}: {self.detail}" if self.detail else shown
+        what = f"({described(self.name, self.batch, self.rows)})"
+        return f"{self.end}: {self.detail} {what}" if self.detail else f"{self.end}: {what}"
 
 
 async def run_batch(process: Process, job_id: str, number: str) -> Delivery:

@@ -75,7 +75,7 @@ def run_batch_task(job_id: str, batch: str) -> str:
             "job cannot run here",
             extra={"event": "job_refused", "job_id": job_id, "batch": batch, "reason": str(error)},
         )
-        return f"refused: {described(job_id, batch, None)}: the job is paused, see its reason"
+        return f"refused: the job is paused, see its reason ({described(job_id, batch, None)})"
     except BatchError as error:
         log.warning(
             "batch interrupted",
@@ -86,7 +86,7 @@ def run_batch_task(job_id: str, batch: str) -> str:
                 "reason": str(error),
             },
         )
-        return f"interrupted: {described(job_id, batch, None)}: see the worker's log"
+        return f"interrupted: see the worker's log ({described(job_id, batch, None)})"
     except Exception:
         # The lease runs out by itself, and the ledger gives the batch to the next worker.
         log.exception(

@@ -1,4 +1,4 @@
-"""A browser, and two jobs of two model versions in an MLflow that it can look at."""
+"""A browser, and two jobs of two model versions in an MLflow and a Flower that it can look at."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import redis as redis_py
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from tests.flower import Flower
 from tests.servers import MlflowServer
 from tests.system import KEY, System, simulated_api
 
@@ -22,8 +23,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 """The pictures of the last test run; the few of the README are copies in ``screenshots/``."""
 
-ROWS = 180
-"""At 12 requests of 0.2 s at a time, a job of some seconds: long enough for a time series."""
+ROWS, BATCHES = 240, 6
+"""At 40 requests a second, a job of six seconds: long enough for a time series."""
 
 _NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
@@ -33,9 +34,10 @@ localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 
 @dataclass(frozen=True)
 class Shown:
-    """What the browser looks at: an MLflow server, and the jobs of two versions of one model."""
+    """What the browser looks at: MLflow, Flower, and the jobs of two versions of one model."""
 
     url: str
+    flower_url: str
     experiment_id: str
     jobs: tuple[str, str]
     model_ids: tuple[str, str]
@@ -43,6 +45,10 @@ class Shown:
     def run(self, tab: str = "", *, job: int = 0) -> str:
         """The page of a job's run, or one of its tabs."""
         return f"{self.url}/#/experiments/{self.experiment_id}/runs/{self.jobs[job]}/{tab}"
+
+    def file(self, path: str) -> str:
+        """Where the browser gets a file of the first job's run, as the server keeps it."""
+        return f"{self.url}/get-artifact?run_id={self.jobs[0]}&path={path}"
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +105,12 @@ def shown(
     with _system(folder, empty_store, redis_server) as system:
         server = MlflowServer(folder / "mlflow", folder / "mlflow.db")
         server.start(system.environment)
+        system.environment["MLFLOW_TRACKING_URI"] = server.url
+        flower = Flower(system)
         try:
-            system.environment["MLFLOW_TRACKING_URI"] = server.url
-            yield _run_jobs(system, server.url)
+            yield _run_jobs(system, server.url, flower_url=flower.url)
         finally:
+            flower.close()
             server.kill()
 
 
@@ -110,7 +118,7 @@ def shown(
 def _system(folder: Path, empty_store: Path, redis_server: str) -> Iterator[System]:
     shutil.copy(empty_store, folder / "mlflow.db")
     redis_py.Redis.from_url(redis_server).flushall()
-    with simulated_api("--latency", "0.2") as simulator:
+    with simulated_api("--latency", "0.2", "--latency-spread", "0.4") as simulator:
         environment = {
             **{name: v for name, v in os.environ.items() if not name.startswith("MLFLOW_")},
             "REDIS_URL": redis_server,
@@ -126,7 +134,7 @@ def _system(folder: Path, empty_store: Path, redis_server: str) -> Iterator[Syst
             system.close()
 
 
-def _run_jobs(system: System, url: str) -> Shown:
+def _run_jobs(system: System, url: str, *, flower_url: str) -> Shown:
     experiment_id, *model_ids = system.python(_LOG_MODELS).split()
     rows = [f"r{n:03d},The battery lasted {n} days" for n in range(ROWS - 1)]
     path = system.folder / "reviews.csv"
@@ -136,12 +144,14 @@ def _run_jobs(system: System, url: str) -> Shown:
     for version in (1, 2):
         done = system.producer(
             "submit", str(path), "--model", f"models:/sentiment/{version}", "--experiment",
-            "reviews", "--id-column", "review_id", "--trace", "0.5", "--batch-size", "30", "--wait",
+            "reviews", "--id-column", "review_id", "--trace", "0.5", "--batch-size", "40", "--wait",
+            "--rpm", "2400",
         )  # fmt: skip
         assert done.returncode == 3, done.stderr
         jobs.append(done.stdout.strip())
     return Shown(
         url=url,
+        flower_url=flower_url,
         experiment_id=experiment_id,
         jobs=(jobs[0], jobs[1]),
         model_ids=(model_ids[0], model_ids[1]),

@@ -49,10 +49,10 @@ def test_flower_shows_each_batch_with_its_job_number_and_rows(
         "('my reviews', final, 250 rows)",
     ]
     assert sorted(flower.results()) == [
-        "done: my reviews, batch 0, 100 rows: 100 succeeded, 0 dead",
-        "done: my reviews, batch 1, 100 rows: 100 succeeded, 0 dead",
-        "done: my reviews, batch 2, 50 rows: 50 succeeded, 0 dead",
-        "done: my reviews, final, 250 rows: completed",
+        "done: 100 succeeded, 0 dead (my reviews, batch 0, 100 rows)",
+        "done: 100 succeeded, 0 dead (my reviews, batch 1, 100 rows)",
+        "done: 50 succeeded, 0 dead (my reviews, batch 2, 50 rows)",
+        "done: completed (my reviews, final, 250 rows)",
     ]
     seen = flower.text("/api/tasks") + flower.text("/tasks") + flower.text("/metrics")
     assert "SECRETTEXT" not in seen
@@ -78,7 +78,7 @@ def test_a_batch_that_waits_or_is_given_back_is_no_failure(system: System, flowe
 
     first, *others = flower.results()
     assert re.fullmatch(
-        r"released: rows.txt · gpt-4o-mini, batch 0, 50 rows: \d+ succeeded, 0 dead, shutdown",
+        r"released: \d+ succeeded, 0 dead, shutdown \(rows.txt · gpt-4o-mini, batch 0, 50 rows\)",
         first,
     )
     # There are others where the stopping worker met its own message again.

@@ -1,4 +1,7 @@
-"""What a person sees of a job in MLflow's UI: the run, its charts, its files, its traces."""
+"""What a person sees of a job: its run, charts and files in MLflow's UI; in Flower its batches.
+
+Pictures of all of it are kept under ``build/screenshots``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import ROWS, Shown
+from tests.e2e.conftest import BATCHES, ROWS, Shown
 
 pytestmark = pytest.mark.e2e
 
@@ -50,6 +54,60 @@ def test_the_preview_is_a_table_of_inputs_and_answers(shown: Shown, page: Page, 
         expect(page.get_by_text(column, exact=True).first).to_be_visible()
     expect(page.get_by_text("r000", exact=True)).to_be_visible()
     keep("preview")
+
+
+def test_the_report_is_read_in_place(shown: Shown, page: Page, keep: Keep) -> None:
+    asked: list[str] = []
+    page.goto(shown.run("artifacts/report.html"))
+    page.on("request", lambda request: asked.append(request.url))
+    report = page.frame_locator("iframe").first
+
+    for heading in ("What ran", "Throughput", "Latency", "What it waited for", "Errors"):
+        expect(report.get_by_role("heading", name=heading)).to_be_visible()
+    expect(report.get_by_text("rows / s").first).to_be_visible()
+    expect(report.get_by_text("[[reject]] this one")).to_be_visible()
+    expect(report.locator("svg").nth(3)).to_be_visible()
+    report.get_by_role("heading", name="Throughput").evaluate("it => it.scrollIntoView()")
+    keep("report-in-mlflow")
+    assert not [url for url in asked if not url.startswith(shown.url)]
+
+
+def test_the_report_is_a_page_of_its_own_in_light_and_dark(
+    shown: Shown, page: Page, keep: Keep
+) -> None:
+    with urlopen(shown.file("report.html"), timeout=10) as response:
+        page.set_content(response.read().decode())
+
+    papers = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        keep(f"report-{scheme}")
+
+    assert papers == ["rgb(255, 255, 255)", "rgb(22, 24, 27)"]
+
+
+def test_the_throughput_is_a_picture(shown: Shown, page: Page, keep: Keep) -> None:
+    page.goto(shown.run("artifacts/throughput.png"))
+
+    expect(page.get_by_role("img", name="throughput.png")).to_be_visible()
+    keep("throughput")
+
+
+def test_flower_lists_the_batches_by_their_jobs_name(shown: Shown, page: Page, keep: Keep) -> None:
+    page.set_viewport_size({"width": 1500, "height": 800})
+
+    page.goto(f"{shown.flower_url}/tasks")
+
+    for number in (1, 2):
+        name = f"('reviews.csv · sentiment v{number}', batch 0, 40 rows)"
+        expect(page.get_by_text(name, exact=True)).to_be_visible()
+    for result in ("done: 40 succeeded, 0 dead", "done: 39 succeeded, 1 dead", "done: completed"):
+        expect(page.get_by_text(result).first).to_be_visible()
+    states = page.locator("tbody tr td:nth-child(3)")
+    expect(states).to_have_count(2 * (BATCHES + 1))
+    assert set(states.all_inner_texts()) == {"SUCCESS"}
+    keep("flower")
 
 
 def test_dead_rows_are_read_in_place(shown: Shown, page: Page, keep: Keep) -> None:
