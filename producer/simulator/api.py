@@ -13,14 +13,15 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from producer.simulator.capacity import Capacity
 from producer.simulator.draws import joint_key, prompt_key
 from producer.simulator.embeddings import read_embedding
-from producer.simulator.errors import ApiError, check_key, check_model, out_of_quota
+from producer.simulator.errors import ApiError, check_context, check_key, check_model, out_of_quota
 from producer.simulator.faults import Fault, FaultDrawer
 from producer.simulator.latency import latency_s
 from producer.simulator.limits import Admission, Limits
 from producer.simulator.protocol import Delivery, Response
-from producer.simulator.refusals import fault_error, over_limit
+from producer.simulator.refusals import fault_error, over_limit, overloaded
 from producer.simulator.replies import Origin, Reply, model_card, model_list, reply
 from producer.simulator.requests import (
     Endpoint,
@@ -60,7 +61,8 @@ class SimulatedApi:
     """One simulation.
 
     Mutable state: the settings in force, the counts, the limits' accounts, how often prompts
-    were seen by the faults, the tokens each key has used of its quota, the last serial number.
+    were seen by the faults, who is worked on, the tokens each key has used of its quota, the last
+    serial number.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class SimulatedApi:
         self._now_s = now_s
         self._limits = Limits()
         self._faults = FaultDrawer()
+        self._capacity = Capacity()
         self._used_tokens: dict[str, int] = {}
         self._serial = 0
 
@@ -123,7 +126,7 @@ class SimulatedApi:
         check_model(openai_model, is_azure=route.deployment is not None, settings=settings)
         read = _READERS[endpoint](body, openai_model=openai_model)
         if endpoint is not Endpoint.EMBEDDINGS:
-            _check_context(read, settings=settings)
+            check_context(read.prompt_tokens, most=settings.context_tokens)
         quota = settings.quota_tokens
         if quota is not None and self._used_tokens.get(api_key, 0) >= quota:
             raise out_of_quota()
@@ -157,14 +160,9 @@ class SimulatedApi:
             unpaid = self._play(fault, asked=asked, now_s=now_s)
             if unpaid is not None:
                 return unpaid
+        delay_s = self._delay_s(asked, now_s=now_s)
         made = reply(request, keys=asked.keys, origin=self._origin(now_s))
         self._charge(asked, made=made)
-        delay_s = latency_s(
-            request.texts,
-            key=asked.key,
-            openai_model=request.openai_model,
-            settings=self.settings,
-        )
         return Response(
             status=200,
             body=_encoded(made.payload, fault=fault),
@@ -176,6 +174,17 @@ class SimulatedApi:
             delivery=Delivery.WHOLE if fault is None else _DELIVERIES.get(fault, Delivery.WHOLE),
             is_counted=True,
         )
+
+    def _delay_s(self, asked: _Asked, *, now_s: float) -> float:
+        """The time to answer, waiting in the queue included. Raises ``ApiError``: it is full."""
+        request, settings = asked.request, self.settings
+        delay_s = latency_s(
+            request.texts, key=asked.key, openai_model=request.openai_model, settings=settings
+        )
+        wait_s = self._capacity.wait_s(delay_s, now_s=now_s, settings=settings)
+        if wait_s is None:
+            raise overloaded()
+        return wait_s + delay_s
 
     def _play(self, fault: Fault, *, asked: _Asked, now_s: float) -> Response | None:
         """Play a fault that costs nothing; None: it is a flaw of an answer that does.
@@ -276,16 +285,6 @@ class SimulatedApi:
 def _check_api_version(request: Request, *, route: Route) -> None:
     if route.deployment is not None and "api-version" not in parse_qs(request.head.query):
         raise ApiError("Resource not found", status=404, kind=None, code="404")
-
-
-def _check_context(asked: ModelRequest, *, settings: SimulatorSettings) -> None:
-    most = settings.context_tokens
-    if asked.prompt_tokens > most:
-        message = (
-            f"This model's maximum context length is {most} tokens. However, your messages resulted"
-            f" in {asked.prompt_tokens} tokens. Please reduce the length of the messages."
-        )
-        raise ApiError(message, param="messages", code="context_length_exceeded")
 
 
 def _encoded(payload: dict[str, Any], *, fault: Fault | None) -> bytes:

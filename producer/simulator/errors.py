@@ -92,6 +92,16 @@ def check_model(openai_model: str, *, is_azure: bool, settings: SimulatorSetting
     raise ApiError(message, status=404, code="model_not_found")
 
 
+def check_context(prompt_tokens: int, *, most: int) -> None:
+    """Raise what a prompt that is longer than the model's context is answered with."""
+    if prompt_tokens > most:
+        message = (
+            f"This model's maximum context length is {most} tokens. However, your messages resulted"
+            f" in {prompt_tokens} tokens. Please reduce the length of the messages."
+        )
+        raise ApiError(message, param="messages", code="context_length_exceeded")
+
+
 def out_of_quota() -> ApiError:
     """The account has no money left."""
     message = (

@@ -33,6 +33,12 @@ def fault_error(
     }.get(fault)
 
 
+def overloaded() -> ApiError:
+    """The 503 of a server whose queue is full, in Ollama's words."""
+    message = "server busy, please try again.  maximum pending requests exceeded"
+    return ApiError(message, status=503, kind="server_error")
+
+
 def over_limit(
     admission: Admission, *, openai_model: str, settings: SimulatorSettings, now_s: float
 ) -> ApiError:

@@ -62,6 +62,11 @@ class SimulatorSettings(BaseModel):
     tail_share: Rate = Field(0.0, description="Share of prompts that take much longer.")
     tail_factor: float = Field(20.0, ge=0, description="How many times the median those take.")
 
+    parallel: int | None = Field(
+        None, gt=0, description="Requests worked on at once, as by a GPU; the others queue."
+    )
+    queue: int = Field(512, ge=0, description="Longest queue of those; beyond, it answers 503.")
+
     error_rate: Rate = Field(0.0, description="Share of requests answered 500.")
     throttle_rate: Rate = Field(0.0, description="Share answered 429, whatever the limits.")
     throttle_retry_after_s: float = Field(
