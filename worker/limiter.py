@@ -28,9 +28,9 @@ from worker.stop import Stop, resolve
 LOOK_S = 0.5
 """Between looks at the shared state while the limit is in use: so soon all know of a pause."""
 
-GROUP_S, MOST_GROUP_S = 0.01, 0.04
+GROUP_S, MOST_GROUP_S = 0.004, 0.04
 """Between calls, per process that asks, and at most: rows that become ready in this time share the
-next one. So Redis has about a hundred calls a second from a few processes."""
+next one. So Redis has at most 250 calls a second from up to ten processes."""
 
 READ_S = 0.05
 """Between readings of the answers' headers: a few a second say all that there is to say."""
