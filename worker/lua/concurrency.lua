@@ -59,7 +59,8 @@ if ARGV[6] == '1' then
     end
     local mean_us = s.answers > 0 and s.latency_us / s.answers or 0
     local age_us = now_us - s.window_us
-    if age_us >= math.max(WINDOW_US, 2 * mean_us) and s.answers + s.overloads >= 8 or age_us > 60000000 then
+    local latencies = s.grows == 1 and 1.2 or 2 -- until answers tell of the present limit
+    if age_us >= math.max(WINDOW_US, latencies * mean_us) and s.answers + s.overloads >= 8 or age_us > 60000000 then
         if s.overloads > math.max(1, 0.1 * s.answers) then
             s.limit, s.grows = math.max(1, s.limit * CUT), 0
             -- What is in flight still was sent under the former limit: its refusals are no news.
