@@ -140,6 +140,7 @@ def _describe(services: Services, prepared: Prepared, spec: JobSpec) -> None:
             columns=prepared.spooled.columns,
         ),
         model_id=spec.model_id,
+        prompt_uri=spec.model_uri if spec.model_uri.startswith("prompts:/") else None,
     )
     runs.log_text(spec.job_id, SPEC_FILE, spec.to_json())
     if spec.is_input_logged:

@@ -64,6 +64,9 @@ def set_up_logs(log_format: str, level: int = logging.INFO) -> None:
     root.setLevel(level)
     # The SDK prepares requests that it does not send; its transport would log them as sent.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # Celery's two lines per message know no job; ours, one per batch, does.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

@@ -99,8 +99,9 @@ class Runs:
         params: Mapping[str, object],
         dataset: Dataset | None,
         model_id: str | None,
+        prompt_uri: str | None = None,
     ) -> None:
-        """Log what the job is: its parameters, its input as a dataset, its model."""
+        """Log what the job is: its parameters, its input as a dataset, its model or prompt."""
         inputs = (
             [DatasetInput(dataset, [InputTag(key="mlflow.data.context", value="inference")])]
             if dataset
@@ -112,6 +113,8 @@ class Runs:
                 job_id, params=[Param(name, _param(value)) for name, value in params.items()]
             )
             self._client.log_inputs(job_id, datasets=inputs, models=models)
+            if prompt_uri:
+                self._client.link_prompt_version_to_run(job_id, prompt_uri)
 
     def log_file(self, job_id: str, path: Path, folder: str | None = None) -> None:
         """Copy a local file into the run's artifacts. A repeat overwrites it."""

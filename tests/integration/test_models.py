@@ -126,6 +126,8 @@ def test_a_prompt_of_the_registry_runs_with_its_model_config(registry: System, t
     rows = _results(registry, job_id)
     assert len(rows) == 40
     assert all(0 < row["completion_tokens"] <= 3 for row in rows)
+    linked = mlflow.MlflowClient().get_run(job_id).data.tags["mlflow.linkedPrompts"]
+    assert json.loads(linked) == [{"name": "shorten", "version": "1"}]
 
 
 def test_any_other_pyfunc_runs_through_its_own_predict_with_usage_unknown(

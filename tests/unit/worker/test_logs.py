@@ -96,3 +96,12 @@ def test_lines_go_to_stderr_in_the_format_asked_for(
     assert len(err.splitlines()) == 1
     assert err.startswith("{") is is_json
     assert "greeted" in err
+
+
+def test_celery_adds_no_lines_without_ids_to_ours(root: logging.Logger) -> None:
+    """It would say of each message that it came and that it went, under a number of its own."""
+    set_up_logs("json")
+
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+        assert logging.getLogger(name).isEnabledFor(logging.ERROR)
