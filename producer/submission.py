@@ -19,8 +19,9 @@ from producer.preparing import Prepared
 from producer.prompt import log_prompt_model
 from producer.services import Services
 from worker.broker import publish
+from worker.datasets import input_dataset
 from worker.jobs import JobSpec
-from worker.runs import INPUTS, SPEC_FILE, TAG_STATE, input_dataset
+from worker.runs import INPUTS, SPEC_FILE, TAG_STATE
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ distinct names, ``log_batch``, tags. Metric points logged twice are one point.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -34,7 +33,6 @@ from mlflow.exceptions import MlflowException
 
 from flavor.errors import InputError, TrackingError
 from flavor.redact import redact
-from worker.columns import Columns
 from worker.jobs import JobSpec
 
 OUTPUTS = "outputs"
@@ -254,24 +252,6 @@ def prepare_tracking(tracking_uri: str | None) -> str:
             f"{error} ({_shown(runs.tracking_uri)}); start it or set MLFLOW_TRACKING_URI"
         ) from error
     return runs.tracking_uri
-
-
-def input_dataset(*, name: str, sha256: str, rows: int, columns: Columns) -> Dataset:
-    """The job's input as MLflow's UI shows it: name, digest, rows and columns; no data."""
-    schema = {
-        "mlflow_colspec": [
-            {"type": kind.value, "name": column, "required": column not in columns.optional}
-            for column, kind in columns.kinds.items()
-        ]
-    }
-    return Dataset(
-        name=name[:500],
-        digest=sha256[:32],
-        source_type="local",
-        source=json.dumps({"uri": name, "sha256": sha256}),
-        schema=json.dumps(schema),
-        profile=json.dumps({"num_rows": rows}),
-    )
 
 
 @contextmanager
