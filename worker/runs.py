@@ -221,18 +221,16 @@ class Runs:
             try:
                 text = self.fetch(job_id, SPEC_FILE, Path(folder)).read_text("utf-8")
             except TrackingError as error:
-                raise InputError(
-                    f"run {job_id} is no job of ours: it has no {SPEC_FILE}"
-                ) from error
+                message = f"run {job_id} is no job of ours: it has no {SPEC_FILE}"
+                raise InputError(message) from error
         return JobSpec.from_json(text)
 
     def url(self, job_id: str) -> str | None:
         """Where the UI shows the run; None where tracking is no server."""
         if not self.tracking_uri.startswith("http"):
             return None
-        run = self.get(job_id)
-        base = self.tracking_uri.rstrip("/")
-        return f"{base}/#/experiments/{run.info.experiment_id}/runs/{job_id}"
+        experiment_id = self.get(job_id).info.experiment_id
+        return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{job_id}"
 
 
 def prepare_tracking(tracking_uri: str | None) -> str:
@@ -248,9 +246,8 @@ def prepare_tracking(tracking_uri: str | None) -> str:
     try:
         runs.jobs(limit=1)
     except TrackingError as error:
-        raise InputError(
-            f"{error} ({_shown(runs.tracking_uri)}); start it or set MLFLOW_TRACKING_URI"
-        ) from error
+        uri = _shown(runs.tracking_uri)
+        raise InputError(f"{error} ({uri}); start it or set MLFLOW_TRACKING_URI") from error
     return runs.tracking_uri
 
 

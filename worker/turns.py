@@ -60,8 +60,9 @@ class Turns:
         return in_turn(await self._standings({job_id}), hint=(job_id, batch))
 
     async def is_any_neglected(self) -> bool:
-        """Whether a running job has batches that wait, and none with any worker."""
-        return any(s.queued and not s.open for s in await self._standings(set()))
+        """Whether the job whose turn it is has no batch with any worker."""
+        waiting = [standing for standing in await self._standings(set()) if standing.queued]
+        return bool(waiting) and not min(waiting, key=lambda s: (s.priority, s.open)).open
 
     async def _standings(self, named: set[str]) -> list[Standing]:
         async with translated_errors():

@@ -94,7 +94,7 @@ async def look_regularly(process: Process) -> None:
     """See whether a job waits that no worker has begun: it need not wait for a free slot."""
     while True:
         await asyncio.sleep(LOOK_S)
-        if process.open:
+        if process.slots.waiting >= process.slots.size:  # else messages are taken anyway
             await tolerant(_look, process)
         else:
             process.is_any_neglected = False

@@ -88,10 +88,32 @@ async def test_a_paused_job_takes_no_turns(redis: Redis) -> None:
     assert await Turns(redis).candidates("other", "0") == [("other", "0")]
 
 
-async def test_a_job_without_an_open_batch_is_neglected(redis: Redis) -> None:
+async def test_a_job_without_an_open_batch_is_neglected_unless_another_is_more_urgent(
+    redis: Redis,
+) -> None:
     await _submit(redis, JOB, batches=2)
     turns = Turns(redis)
     before = await turns.is_any_neglected()
     await claim(make_ledger(redis, "another"), "0")
+    after = await turns.is_any_neglected()
+    await _submit(redis, "patient", batches=1, priority=9)
+    beside_a_patient_one = await turns.is_any_neglected()
+    await _submit(redis, "urgent", batches=1, priority=0)
 
-    assert (before, await turns.is_any_neglected()) == (True, False)
+    assert (before, after, beside_a_patient_one) == (True, False, False)
+    assert await turns.is_any_neglected()
+
+
+async def test_full_slots_take_one_message_for_a_neglected_job_and_no_more(
+    redis: Redis, tmp_path: Path
+) -> None:
+    await _submit(redis, JOB, batches=2)
+    async with open_worker(redis, tmp_path) as worker:
+        process = worker.process
+        process.slots.waiting = process.slots.size
+        usually = process.wanted_batches
+        process.is_any_neglected = True
+        for_it = process.wanted_batches
+        await run_batch(process, JOB, "0")
+
+        assert (usually, for_it, process.is_any_neglected) == (0, 1, False)
