@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis as redis_py
 from redis.asyncio import Redis
@@ -21,6 +22,11 @@ from worker.redis_client import connect, text
 
 _LASTING = ("jobs", "jobs:active", "jobs:drafts", "limit:", "job:")
 """Keys that a test may leave without a TTL: those of jobs that have not ended."""
+
+
+# A machine with other things to do takes 200 ms for anything at times: that is no failure.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_xdist_auto_num_workers() -> int:

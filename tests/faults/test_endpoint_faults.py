@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults]
 def test_every_row_survives_20_percent_429_and_2_percent_500_without_a_retry_storm(
     system: System, write_rows: Callable[[int], Path], figure: Callable[[str], None]
 ) -> None:
-    rows = 400
+    rows = 200
     system.simulator.configure(
         throttle_rate=0.2, throttle_retry_after_s=1.0, error_rate=0.02, latency_s=0.05
     )

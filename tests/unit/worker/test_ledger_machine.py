@@ -259,6 +259,5 @@ TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
     max_examples=20,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
