@@ -50,6 +50,8 @@ class Stop:
 
     async def wait(self, future: asyncio.Future[None]) -> None:
         """Wait for ``future`` or for the stop, which ends it with ``StoppedError``."""
+        if self.reason is not None:
+            future.cancel()  # what was to resolve it must not give a turn to nobody
         self.check()
         self._waits.add(future)
         try:

@@ -163,3 +163,17 @@ async def test_a_wait_for_the_cap_ends_with_the_batch_and_says_what_it_waits_for
         tasks.start_soon(take)
         await until(lambda: allowance.waiting_for == "the cap")
         stop.set(StopReason.SHUTDOWN)
+
+
+async def test_who_asks_after_the_stop_leaves_nothing_held(redis: Redis) -> None:
+    """It would be held for as long as the process lives, and the job's last rows wait for it."""
+    await redis.hset(KEYS[0], "cap_tokens", "1000")
+    stop = Stop()
+    stop.set(StopReason.PAUSED)
+    async with _allowances(redis, "a") as [allowance]:
+        with pytest.raises(StoppedError):
+            await allowance.take(Spend(600), stop)
+        with anyio.fail_after(5):
+            await allowance.take(Spend(600), Stop())
+            allowance.give_back(Spend(600))
+            await allowance.take(Spend(1000), Stop())

@@ -229,6 +229,25 @@ async def test_a_row_that_waits_can_be_stopped(redis: Redis) -> None:
         await waiting
 
 
+async def test_a_row_that_is_stopped_already_is_no_probe(redis: Redis) -> None:
+    """The probe would be nobody's, and the endpoint down for as long as one may take."""
+    breaker, stop = Breaker(redis, KEY, look_s=0.01), Stop()
+    stop.set(StopReason.PAUSED)
+    for _ in range(TRIP):
+        breaker.failed(Going(), REFUSED)
+    with pytest.raises(StoppedError):
+        await breaker.enter(Going(), stop)
+
+    async with _serving(breaker):
+        living = Going()
+        waiting = asyncio.ensure_future(breaker.enter(living, Stop()))
+        await _probes_are_due(redis)
+        with anyio.fail_after(5):
+            await waiting
+
+    assert breaker._probe is living
+
+
 async def test_a_new_worker_hears_that_the_endpoint_is_down(redis: Redis) -> None:
     async with anyio.create_task_group() as tasks:
         mine, theirs = Breakers(redis, tasks), Breakers(redis, tasks)

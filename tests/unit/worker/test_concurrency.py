@@ -175,6 +175,18 @@ async def test_a_wait_for_a_permit_ends_with_the_batch_and_says_what_it_waits_fo
     assert concurrency.in_flight == 1
 
 
+async def test_who_asks_after_the_stop_leaves_no_permit_taken(redis: Redis) -> None:
+    stop = Stop()
+    async with _sharing(redis, "a", most=1) as [concurrency]:
+        await concurrency.enter(Stop(), is_paced=True)
+        stop.set(StopReason.PAUSED)
+        with pytest.raises(StoppedError):
+            await concurrency.enter(stop, is_paced=True)
+        concurrency.leave()
+
+    assert concurrency.in_flight == 0
+
+
 @pytest.mark.parametrize(
     ("error", "is_one"),
     [
