@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -43,6 +43,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return _text(self._raw[name.lower().encode("utf-8", "surrogateescape")])
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - Mapping's own signature
+        """As a dict's: without the exception that ``Mapping`` raises where a header is missing."""
+        raw = self._raw.get(name.lower().encode("utf-8", "surrogateescape"))
+        return default if raw is None else _text(raw)
 
     def __iter__(self) -> Iterator[str]:
         return map(_text, self._raw)
