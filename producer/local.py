@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ from producer.embedded import Workers, embedded_redis
 from producer.intake import SubmitOptions
 from producer.preparing import Through, prepare
 from producer.progress import watch
-from producer.reading import read_spec_of, read_status
+from producer.reading import note_pause, read_spec_of, read_status
 from producer.services import Services, open_services
 from producer.submission import enqueue
-from worker.jobs import JobSpec
+from worker.jobs import JobSpec, JobState
 from worker.runs import prepare_tracking
 from worker.settings import Settings
 from worker.status import JobStatus
@@ -108,6 +109,8 @@ async def _run_job(
             click.echo(f"interrupted; finish it with: producer resume {spec.job_id}", err=True)
             raise
     status = await read_status(services, spec.job_id)
+    if status.state is JobState.PAUSED:
+        await asyncio.to_thread(note_pause, services, status)
     run = services.runs.get(spec.job_id)
     return LocalResult(
         status=status,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from flavor.errors import InputError, StoreError
 from flavor.types import Task
 from worker.jobs import JobSpec, JobState, Verdict
+from worker.runs import TAG_REASON, TAG_STATE
 from worker.status import JobStatus, Requests, Tokens
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from producer.services import Services
 
+_REQUESTS = ("sent", "answered", "retried", "throttled")
 _RUN_STATES = {
     "FINISHED": JobState.COMPLETED,
     "FAILED": JobState.FAILED,
@@ -43,8 +46,30 @@ async def read_status(services: Services, job_id: str) -> JobStatus:
         return recorded
     if outage is not None and services.settings.has_redis:
         raise outage
-    reason = f"interrupted: producer resume {job_id} continues it"
+    reason = pause_reason(run) or f"interrupted: producer resume {job_id} continues it"
     return replace(recorded, state=JobState.PAUSED, reason=reason)
+
+
+def note_pause(services: Services, status: JobStatus) -> None:
+    """Write into the run how a paused job stands, before the Redis that knows it ends. Blocks."""
+    figures: dict[str, float] = {
+        **{f"rows.{verdict.value}": count for verdict, count in status.rows.items()},
+        **{f"requests.{name}": getattr(status.requests, name) for name in _REQUESTS},
+    }
+    if status.has_usage:
+        figures |= {f"tokens.{name}": count for name, count in asdict(status.tokens).items()}
+    if status.cost_usd is not None:
+        figures["cost.usd"] = status.cost_usd
+    age_s = time.time() - (status.created_ms or 0) / 1000
+    services.runs.log_metrics(status.job_id, figures, step=max(0, int(age_s)))
+    tags = {TAG_STATE: JobState.PAUSED.value, TAG_REASON: status.reason or ""}
+    services.runs.set_tags(status.job_id, tags)
+
+
+def pause_reason(run: Run) -> str | None:
+    """Why the job of this run was paused, if it was."""
+    tags = run.data.tags
+    return tags.get(TAG_REASON) if tags.get(TAG_STATE) == JobState.PAUSED else None
 
 
 async def read_jobs(services: Services) -> list[JobStatus]:
@@ -108,12 +133,7 @@ def _to_status(run: Run) -> JobStatus:
             cached=whole("tokens.cached"),
             reasoning=whole("tokens.reasoning"),
         ),
-        requests=Requests(
-            sent=whole("requests.sent"),
-            answered=whole("requests.answered"),
-            retried=whole("requests.retried"),
-            throttled=whole("requests.throttled"),
-        ),
+        requests=Requests(**{name: whole(f"requests.{name}") for name in _REQUESTS}),
         cost_usd=metrics.get("cost.usd"),
         has_usage=params.get("task") != Task.PYFUNC,
         created_ms=run.info.start_time,

@@ -19,12 +19,13 @@ from flavor.model import ModelSpec, read_spec
 from flavor.types import Row
 from producer.caps import with_cap
 from producer.formats import TEXT_COLUMN, Format, Record
+from producer.reading import pause_reason
 from producer.services import Services
 from producer.source import SourceOptions, Wanted, read_rows
 from worker.broker import publish
 from worker.codec import encode_rows
 from worker.inputs import InputRow
-from worker.jobs import Cap, JobSpec, JobState, Outcome, Verdict
+from worker.jobs import PICO, Cap, JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, parts_by_batch
 from worker.runs import OUTPUTS, RESCUED, SPEC_FILE, Runs
@@ -113,8 +114,14 @@ async def _rebuild(
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
                 numbers[str(found.batch)] = len(found.rows)
         if numbers:
-            spent_usd, tokens = totals.cost_usd or 0.0, totals.tokens["total"]
-            spec = with_cap(spec, cap, spent_usd=spent_usd, tokens=tokens)
+            run = await asyncio.to_thread(services.runs.get, job_id)
+            spec = with_cap(
+                spec,
+                cap,
+                spent_usd=totals.cost_pico / PICO,
+                tokens=totals.tokens["total"],
+                reason=pause_reason(run),
+            )
             await _keep_cap(services, spec, cap)
     except BaseException:
         if numbers:

@@ -40,6 +40,7 @@ INPUTS = "input"
 RESCUED = "rescued"
 SPEC_FILE = "job.json"
 TAG_STATE = "batch.state"
+TAG_REASON = "batch.reason"  # of a pause
 TAG_JOB = "batch.job"
 
 _SOCKET_ERROR = re.compile(r"\[Errno -?\d+\] [\w ]+")

@@ -9,6 +9,8 @@ from flavor.types import Json, Task
 from worker.jobs import PICO, VERDICT_FIELDS, JobSpec, JobState, Verdict
 from worker.reports import Pace, join, read_report
 
+_RUNNING = (JobState.QUEUED, JobState.IN_PROGRESS)
+
 _WORKER_SILENT_MS = 10_000
 """A worker not heard of for so long is left out of what the job is doing right now."""
 
@@ -128,13 +130,14 @@ def status_of(
     def moment(name: bytes) -> int | None:
         return int(job[name]) if name in job else None
 
+    state = JobState(job[b"state"].decode())
     since_ms = now_ms - _WORKER_SILENT_MS
     reports = [read_report(said, since_ms=since_ms) for said in workers.values()]
     pace = join([report for report in reports if report])
     return JobStatus(
         job_id=spec.job_id,
         name=spec.name,
-        state=JobState(job[b"state"].decode()),
+        state=state,
         rows_total=spec.rows,
         rows={verdict: count(name) for verdict, name in VERDICT_FIELDS.items()},
         tokens=Tokens(**{f.name: count(f"tokens_{f.name}") for f in fields(Tokens)}),
@@ -149,7 +152,7 @@ def status_of(
         created_ms=moment(b"created_ms"),
         started_ms=moment(b"started_ms"),
         finished_ms=moment(b"finished_ms"),
-        waiting_for=pace.waiting_for,
+        waiting_for=pace.waiting_for if state in _RUNNING else None,
         reason=job.get(b"reason", b"").decode() or None,
         rows_before=int(job.get(b"rows_before", 0)),
         pace=pace,

@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from flavor.errors import InputError, StoreError
-from producer.reading import read_spec_of, read_status
+from producer.reading import note_pause, read_spec_of, read_status
 from producer.services import Services
-from worker.jobs import JobState
+from worker.jobs import JobState, Verdict
+from worker.status import JobStatus, Requests, Tokens
 
 
 class _Store:
@@ -31,6 +32,14 @@ class _Runs:
 
     def __init__(self, status: str) -> None:
         self._status = status
+        self._metrics: dict[str, float] = {}
+        self._tags = {"batch.job": "true"}
+
+    def log_metrics(self, _job_id: str, values: dict[str, float], **_: Any) -> None:
+        self._metrics |= values
+
+    def set_tags(self, _job_id: str, tags: dict[str, str]) -> None:
+        self._tags |= tags
 
     def get(self, job_id: str) -> Any:
         if job_id != "j":
@@ -38,7 +47,7 @@ class _Runs:
         info = SimpleNamespace(
             run_id="j", run_name="n", status=self._status, start_time=1, end_time=2
         )
-        data = SimpleNamespace(metrics={}, params={}, tags={"batch.job": "true"})
+        data = SimpleNamespace(metrics=self._metrics, params={}, tags=self._tags)
         return SimpleNamespace(info=info, data=data)
 
 
@@ -80,3 +89,28 @@ async def test_an_unknown_job_is_named_with_where_to_look(*, is_away: bool) -> N
     for read in (read_status, read_spec_of):
         with pytest.raises(InputError, match="no job f00: see producer jobs"):
             await read(make_services(is_away=is_away), "f00")
+
+
+async def test_a_pause_outlives_the_redis_of_a_local_run() -> None:
+    """Its reason, and figures that the last sample was too early for."""
+    services = make_services()
+    paused = JobStatus(
+        job_id="j",
+        name="n",
+        state=JobState.PAUSED,
+        rows_total=0,
+        rows={**dict.fromkeys(Verdict, 0), Verdict.SUCCEEDED: 709},
+        tokens=Tokens(prompt=5, completion=2, total=7),
+        requests=Requests(sent=710, answered=709, retried=1),
+        cost_usd=0.005,
+        created_ms=1,
+        reason="the cap is reached: …",
+    )
+    note_pause(services, paused)
+
+    status = await read_status(services, "j")
+
+    assert (status.state, status.reason) == (JobState.PAUSED, paused.reason)
+    assert status.rows == paused.rows
+    assert (status.tokens, status.requests) == (paused.tokens, paused.requests)
+    assert status.cost_usd == paused.cost_usd
