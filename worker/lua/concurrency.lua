@@ -5,11 +5,12 @@
 -- permits than processes, they go round.
 --
 -- The limit adapts by additive increase and multiplicative decrease. Signs of too many: refusals for want
--- of capacity, and a latency that doubles with the number in flight, so that more of them bring nothing.
+-- of capacity, and a latency that grows in proportion to the number in flight: more of them bring nothing.
 --
 -- KEYS[1]  concurrency      HASH   limit, grows (1: doubling still), window_us (its start), and since then
 --                                  answers, latency_us (sum), overloads, is_full; hold_us (no increase before),
---                                  latency_B, seen_B (mean latency at about 2^B in flight, and when)
+--                                  latency_B, at_B, seen_B (mean latency at about 2^B in flight, at how
+--                                  many exactly, and when)
 -- KEYS[2]  shares           HASH   process -> "in_flight demand quota until_us"
 -- ARGV[1]  process
 -- ARGV[2]  share_us         how long its share counts, unless it calls again
@@ -23,7 +24,7 @@
 -- ARGV[10] first            what to begin with
 -- returns  {quota, limit}
 local WINDOW_US, HOLD_US, KNOWN_US, TURN_US = 100000, 10000000, 120000000, 5000000
-local CUT, CUT_SLOW, SLOWER, STEP = 0.7, 0.75, 1.8, 0.05
+local CUT, CUT_SLOW, IN_PROPORTION, FEWEST, STEP, FAILING = 0.7, 0.75, 0.9, 1.4, 0.05, 0.05
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local share_us, in_flight, demand, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -61,21 +62,21 @@ if ARGV[6] == '1' then
     local age_us = now_us - s.window_us
     local latencies = s.grows == 1 and 1.2 or 2 -- until answers tell of the present limit
     if age_us >= math.max(WINDOW_US, latencies * mean_us) and s.answers + s.overloads >= 8 or age_us > 60000000 then
-        if s.overloads > math.max(1, 0.1 * s.answers) then
+        if s.overloads > math.max(1, FAILING * s.answers) then
             s.limit, s.grows = math.max(1, s.limit * CUT), 0
             -- What is in flight still was sent under the former limit: its refusals are no news.
             s.window_us = now_us + math.min(mean_us, 5000000)
         else
             local level = math.floor(math.log(s.limit) / math.log(2) + 0.5)
             local known = redis.call('HMGET', KEYS[1], 'latency_' .. level, 'latency_' .. level - 1,
-                'seen_' .. level - 1)
+                'at_' .. level - 1, 'seen_' .. level - 1)
             if s.answers > 0 and s.is_full == 1 then
                 local before = tonumber(known[1]) or mean_us
                 redis.call('HSET', KEYS[1], 'latency_' .. level, string.format('%.0f', before + 0.5 * (mean_us - before)),
-                    'seen_' .. level, string.format('%.0f', now_us))
+                    'at_' .. level, string.format('%.3f', s.limit), 'seen_' .. level, string.format('%.0f', now_us))
             end
-            local is_known = known[2] and now_us - known[3] < KNOWN_US
-            if s.is_full == 1 and is_known and mean_us > SLOWER * known[2] then
+            local is_known = known[2] and now_us - known[4] < KNOWN_US and s.limit / known[3] >= FEWEST
+            if s.is_full == 1 and is_known and mean_us / known[2] > IN_PROPORTION * s.limit / known[3] then
                 s.limit, s.grows, s.hold_us = math.max(1, s.limit * CUT_SLOW), 0, now_us + HOLD_US
             elseif s.is_full == 1 and now_us > s.hold_us then
                 s.limit = s.grows == 1 and s.limit * 2 or s.limit + math.max(1, STEP * s.limit)

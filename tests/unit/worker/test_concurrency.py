@@ -91,7 +91,7 @@ async def test_fewer_permits_than_processes_go_round(redis: Redis) -> None:
 
 
 async def test_the_limit_doubles_until_more_in_flight_bring_nothing(redis: Redis) -> None:
-    """This endpoint bears 100: beyond, latency grows in proportion, and it is cut by a quarter."""
+    """This endpoint bears 100: beyond, latency grows in proportion, and it is cut by quarters."""
     limits = [(await _look(redis))[1]]
     for _ in range(8):
         now = limits[-1]
@@ -99,7 +99,8 @@ async def test_the_limit_doubles_until_more_in_flight_bring_nothing(redis: Redis
 
     assert limits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
     assert max(limits) == 8 * FIRST
-    assert limits[4] == 6 * FIRST
+    assert limits[4:6] == [6 * FIRST, 4.5 * FIRST]
+    assert 100 < limits[-1] < 150
 
 
 async def test_refusals_for_want_of_capacity_cut_the_limit_and_it_recovers_by_steps(
@@ -116,7 +117,7 @@ async def test_refusals_for_want_of_capacity_cut_the_limit_and_it_recovers_by_st
 async def test_single_failures_are_no_sign_of_overload(redis: Redis) -> None:
     await _look(redis)
 
-    assert await _window(redis, overloads=5) == 2 * FIRST
+    assert await _window(redis, overloads=4) == 2 * FIRST
 
 
 async def test_the_limit_does_not_grow_where_it_is_not_used(redis: Redis) -> None:
