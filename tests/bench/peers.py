@@ -36,6 +36,9 @@ PEERS = (
     Peer("lm-deluge", "deluge", "lm-deluge.txt"),
     Peer("AsyncOpenAI on aiohttp", "openai_sdk", "clients.txt", ("aiohttp",), 5000),
     Peer("AsyncOpenAI on httpx2", "openai_sdk", "clients.txt", ("httpx2",), 2000),
+    Peer("curator", "curator", "curator.txt", most_rows=2000),
+    Peer("MLflow's pyfunc", "pyfunc", "mlflow.txt", most_rows=1000),
+    Peer("LiteLLM", "litellm_sdk", "litellm.txt", most_rows=1000),
 )
 
 
