@@ -14,7 +14,6 @@ import logging
 from collections.abc import Sequence
 
 from flavor.errors import (
-    CapReachedError,
     ErrorInfo,
     RequestError,
     RowError,
@@ -103,11 +102,10 @@ async def _try_once(trip: Trip) -> list[Outcome]:
     except TransientError as error:
         _count_attempt(trip, error)
         raise
-    except CapReachedError:
-        breaker.left(trip)
-        raise
     except RequestError:
-        if trip.is_sent:  # else no limit would ever let it pass
+        if trip.reserved is None:  # it has not left: no limit or cap lets it pass
+            breaker.left(trip)
+        else:
             breaker.heard(trip)
             trip.attempts += 1
         raise

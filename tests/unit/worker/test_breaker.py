@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flavor.errors import TransientError
-from tests.unit.worker.fakes import ScriptedClient
+from tests.unit.worker.fakes import ScriptedClient, ScriptedModel
 from tests.unit.worker.making import error_info, make_rows, until
 from tests.unit.worker.trips import Trip, transient
 from worker.breaker import TRIP, Breaker, Breakers
@@ -308,6 +308,27 @@ async def test_a_row_that_kills_every_probe_ends_after_its_deadline() -> None:
 
     assert outcome.verdict is Verdict.EXHAUSTED
     assert len(trip.sent) >= TRIP + 10
+
+
+async def test_a_probe_that_no_limit_lets_pass_leaves_its_place_to_another_row() -> None:
+    trip = Trip(ScriptedClient(), model=ScriptedModel())
+    trip.limiter.largest = 100
+    large, small = make_rows(1, tokens=101), make_rows(1, first=1)
+    async with _serving(trip.breaker):
+        for _ in range(TRIP):
+            trip.breaker.failed(Going(), REFUSED)
+        refused = asyncio.ensure_future(trip.run(large))
+        await asyncio.sleep(0)
+        answered = asyncio.ensure_future(trip.run(small))
+        with anyio.fail_after(5):
+            while not answered.done():
+                if await trip.breaker._redis.exists(KEY):
+                    await trip.breaker._redis.hset(KEY, "retry_us", "0")
+                await asyncio.sleep(0)
+
+    verdicts = [(await run)[0].verdict for run in (refused, answered)]
+    assert verdicts == [Verdict.REJECTED, Verdict.SUCCEEDED]
+    assert trip.sent == [["r1"]]
 
 
 async def test_nothing_is_sent_while_outcomes_cannot_be_kept() -> None:
