@@ -101,8 +101,12 @@ table.sort(shares, function(a, b) return a.name < b.name end)
 for i, share in ipairs(shares) do
     share.rank = (i + turn) % #shares
 end
+local is_scarce = limit < #shares -- by demand, whoever has the least use for permits would never have one
 table.sort(shares, function(a, b)
-    return a.demand < b.demand or a.demand == b.demand and a.rank < b.rank
+    if is_scarce or a.demand == b.demand then
+        return a.rank < b.rank
+    end
+    return a.demand < b.demand
 end)
 local left, quota = limit, 0
 for i, share in ipairs(shares) do

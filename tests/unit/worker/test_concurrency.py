@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -12,11 +14,12 @@ from redis.asyncio import Redis
 
 from flavor.errors import RequestError, RowError, ThrottledError, TransientError
 from tests.unit.worker.making import error_info, until
-from worker import keys
+from worker import keys, redis_client
 from worker.concurrency import FIRST, Concurrency, is_overload
 from worker.redis_client import run_script
 from worker.stop import Stop, StoppedError, StopReason
 
+LUA = Path(redis_client.__file__).with_name("lua")
 KEYS = (keys.concurrency("endpoint", "gpt-x"), keys.shares("endpoint", "gpt-x"))
 
 
@@ -81,13 +84,24 @@ async def test_a_dead_process_leaves_its_share_to_the_others(redis: Redis) -> No
     assert await _look(redis, "b", most=10) == (10, 10)
 
 
-async def test_fewer_permits_than_processes_go_round(redis: Redis) -> None:
-    """One permit, two processes: each second of a turn has one of them, and both have theirs."""
-    for name in ("a", "b"):
-        await _look(redis, name, most=1)
-    quotas = [await _look(redis, name, most=1) for name in ("a", "b", "a", "b")]
+@pytest.mark.parametrize("demands", [(1000, 1000, 1000), (256, 2, 1)])
+async def test_fewer_permits_than_processes_go_round(
+    redis: Redis, demands: tuple[int, int, int]
+) -> None:
+    """One permit, three processes: in each turn one has it, and all of them in three turns."""
+    script = (LUA / "concurrency.lua").read_text()
+    had: list[str] = []
+    for turn in range(3):
+        held = script.replace("math.floor(now_us / TURN_US)", str(turn))
+        for _ in range(2):  # whoever had it gives it up, and the next one gets it
+            quotas = {}
+            for name, demand in zip("abc", demands, strict=True):
+                args: list[Any] = [name, 10**7, 0, demand, 1, 0, 0, 0, 0, FIRST]
+                quotas[name] = int((await cast("Any", redis.eval(held, 2, *KEYS, *args)))[0])
+        assert sum(quotas.values()) == 1
+        had += [name for name, quota in quotas.items() if quota]
 
-    assert sum(quota for quota, _ in quotas[-2:]) == 1
+    assert sorted(had) == ["a", "b", "c"]
 
 
 async def test_the_limit_doubles_until_more_in_flight_bring_nothing(redis: Redis) -> None:
