@@ -113,7 +113,7 @@ class Concurrency:
                 demand = self.in_flight + len(self._waiters)
                 with suppress(StoreError):  # the last share stands: the others cannot see it change
                     await self._exchange(demand)
-                if not demand and not self._waiters:
+                if not (demand or self._waiters or self.in_flight):
                     return
                 await asyncio.sleep(PERIOD_S)
         finally:

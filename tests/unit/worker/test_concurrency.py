@@ -16,7 +16,7 @@ from flavor.errors import RequestError, RowError, ThrottledError, TransientError
 from tests.unit.worker.making import error_info, until
 from worker import keys, redis_client
 from worker.concurrency import FIRST, Concurrency, is_overload
-from worker.redis_client import run_script
+from worker.redis_client import run_script, text
 from worker.stop import Stop, StoppedError, StopReason
 
 LUA = Path(redis_client.__file__).with_name("lua")
@@ -188,6 +188,29 @@ async def test_a_wait_for_a_permit_ends_with_the_batch_and_says_what_it_waits_fo
         stop.set(StopReason.SHUTDOWN)
 
     assert concurrency.in_flight == 1
+
+
+async def test_a_request_that_begins_as_the_process_signs_off_is_counted(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        reply = await run_script(*args, **kwargs)
+        if not concurrency.in_flight:
+            began.set()
+            await asyncio.sleep(0.01)
+        return reply
+
+    monkeypatch.setattr("worker.concurrency.run_script", slowly)
+    async with _sharing(redis, "a", most=2) as [concurrency]:
+        await concurrency.enter(Stop(), is_paced=True)
+        concurrency.leave()
+        began.clear()
+        await began.wait()
+        await concurrency.enter(Stop(), is_paced=True)
+        await asyncio.sleep(0.2)
+        assert text(await redis.hget(KEYS[1], "a")).startswith("1 1 ")
 
 
 async def test_who_asks_after_the_stop_leaves_no_permit_taken(redis: Redis) -> None:
