@@ -91,6 +91,8 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
         end = await _work_off(process, batch)
     finally:
         del process.open[key]
+        if batch.lane is not None:  # what a lost batch could not write must not hold the cap
+            batch.lane.written(batch.pending.outcomes)
     process.meter.deliveries[end] += 1
     return _ended(batch, end, time.monotonic() - started_s)
 

@@ -17,7 +17,7 @@ from worker import keys
 from worker.allowance import Allowance, Spend
 from worker.concurrency import Concurrency
 from worker.expectation import Expectation, Expected
-from worker.jobs import PICO, Limits
+from worker.jobs import PICO, Limits, Outcome
 from worker.limiter import Limiter, Waits
 from worker.stop import Stop
 
@@ -103,6 +103,11 @@ class Lane:
         self._concurrency.leave(error=error)
         if self._allowance is not None:
             self._allowance.give_back(self._spend_of(reserved))
+
+    def written(self, outcomes: Sequence[Outcome]) -> None:
+        """The job's counts in Redis have these outcomes, or never will: the cap needs no more."""
+        if self._allowance is not None:
+            self._allowance.written(outcomes)
 
     def heard(self, headers: Mapping[str, str] | None) -> None:
         """Take in what an answer says of the limits."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
-from worker.allowance import Allowance
 from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
 from worker.lanes import Lane
@@ -31,7 +30,6 @@ class OpenBatch:
         self.pending = Pending()
         self.outcomes: dict[int, Outcome] = {}
         self.lane: Lane | None = None
-        self.allowance: Allowance | None = None
         self.breaker: Breaker | None = None
         self.rows: int | None = None  # known when they are loaded
         self.requests = 0

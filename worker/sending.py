@@ -58,8 +58,8 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
     )
     lane = process.lanes.of(client.limit_key, model.openai_model, limits, job_id=batch.spec.job_id)
     cap = await process.patiently(partial(process.store.cap, batch.spec.job_id), batch.holding)
-    batch.lane, batch.allowance = lane, process.allowances.of(batch.spec.job_id) if cap else None
-    lane.spend(batch.allowance, batch.spec.price)
+    lane.spend(process.allowances.of(batch.spec.job_id) if cap else None, batch.spec.price)
+    batch.lane = lane
     batch.breaker = process.breakers.of(client.limit_key, model.openai_model)
     return Way(
         model=model,

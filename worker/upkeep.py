@@ -65,8 +65,8 @@ async def flush(process: Process) -> None:
             raise
         process.meter.all_written()
         for batch, (_, pending) in zip(batches, taken, strict=True):
-            if batch.allowance is not None:
-                batch.allowance.written(pending.outcomes)
+            if batch.lane is not None:  # not the batch's own cap: a resume may have set one since
+                batch.lane.written(pending.outcomes)
             process.meter.count_requests(
                 sent=pending.sent,
                 answered=pending.answered,

@@ -17,6 +17,7 @@ from flavor.client import Client
 from flavor.model import OpenAIModel
 from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, ScriptedModel
 from tests.unit.worker.making import make_spec
+from worker.allowance import Allowances
 from worker.breaker import Breakers
 from worker.broker import QUEUE, make_app
 from worker.lanes import Lanes
@@ -69,6 +70,7 @@ async def open_worker(
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
         process.ledger, process.lanes = ledger, Lanes(redis, tasks)
         process.turns = Turns(redis)
+        process.allowances = Allowances(redis, tasks, name=process.name)
         process.breakers = Breakers(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())
         spec = make_spec()
