@@ -177,8 +177,9 @@ class Connection(asyncio.Protocol):
 
     def _answer(self) -> None:
         waiter, self._waiter = self._waiter, None
+        pieces, self._pieces = self._pieces, []  # not until the next answer: there may be none
         if waiter is not None and not waiter.done():
-            body = b"".join(self._pieces)
+            body = b"".join(pieces)
             waiter.set_result(Answer(self._parser.get_status_code(), Headers(self._headers), body))
 
     def _fail(self, error: Exception) -> None:

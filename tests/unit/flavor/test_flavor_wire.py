@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -323,6 +325,25 @@ async def test_an_answer_before_the_request_was_read_is_an_answer() -> None:
     server.close()
 
     assert got.status == 413
+
+
+async def test_a_kept_connection_holds_nothing_of_its_last_answer(server: RawServer) -> None:
+    """Hundreds of connections and answers of tens of megabytes would be gigabytes."""
+    size = 8 * 1024 * 1024
+    server.steps = [says(answer(b"x" * size))]
+    pool = Pool(URL(server.url), size=1)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        got = len((await _post(pool)).body)
+        await asyncio.sleep(0)  # the loop lets go of the answer
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+        await pool.close()
+
+    assert (got, held < size / 4) == (size, True)
 
 
 async def test_an_error_status_keeps_its_connection(server: RawServer, client: Client) -> None:
