@@ -125,9 +125,12 @@ class Pool:
             if self._loop.time() >= self._resolve_at_s:
                 if not self._host:
                     raise aiohttp.InvalidURL(self._host)
-                found = await self._loop.getaddrinfo(
-                    self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-                )
+                try:
+                    found = await self._loop.getaddrinfo(
+                        self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+                    )
+                except UnicodeError as error:  # an empty label, or one of over 63 characters
+                    raise aiohttp.InvalidURL(self._host) from error
                 self._addresses = cast("list[AddrInfoType]", found)
                 self._resolve_at_s = self._loop.time() + _KEEP_ADDRESSES_S
             self._addresses = [*self._addresses[1:], *self._addresses[:1]]

@@ -494,6 +494,18 @@ async def test_tls_is_verified(
     assert len(server.requests) == (2 if is_trusted else 0)
 
 
+@pytest.mark.parametrize("host", ["api..openai.com", f"{'a' * 64}.com"])
+async def test_a_name_that_cannot_be_one_stops_the_job(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}/v1")
+    client = Client.from_environment(concurrency=1)
+
+    with pytest.raises(JobError, match=host[:40]):
+        await client.send(_request())
+    await client.close()
+
+
 async def test_a_name_nobody_knows_is_passing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://nobody.invalid/v1")
     client = Client.from_environment(concurrency=1)
