@@ -199,7 +199,7 @@ def _dead(row: Row, verdict: Verdict, *, info: ErrorInfo, trip: Trip | None) -> 
 
 
 def _deadline_info(trip: Trip | None, deadline_s: float) -> ErrorInfo:
-    last = trip.last.info.message if trip and trip.last else "it was still waiting for its turn"
+    last = trip.last.info.message if trip and trip.last else "it was still waiting for an answer"
     return ErrorInfo(
         type="DeadlineExceeded", message=f"no answer within {deadline_s:g} s; last: {last}"
     )

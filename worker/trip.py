@@ -125,7 +125,7 @@ class Way:
         trip: Trip = state.args[0]
         if trip.attempts >= self.max_attempts:
             return True
-        age_s = asyncio.get_running_loop().time() - trip.started_s
+        age_s = asyncio.get_running_loop().time() - trip.began_s
         return trip.probes >= PROBES and age_s > self.deadline_s
 
 
@@ -147,17 +147,17 @@ class Trip:
     sent_s: float = 0.0  # when, the last time
     last: RequestError | None = None
     response: Response | None = None  # the last one
-    started_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    began_s: float = 0.0  # when its first attempt was let go
     _ends_s: float = 0.0
     _scope: Timeout | None = None
 
     def deadline(self) -> Timeout:
         """Bounds an ``async with`` block by the way's deadline: ``asyncio.TimeoutError`` ends it.
 
-        Waits for services do not count.
+        It runs from the first attempt on: at three requests a minute, the last of a process's rows
+        is let go after an hour and more. Waits for services do not count.
         """
-        self._ends_s = self.started_s + self.way.deadline_s
-        self._scope = timeout(self.way.deadline_s)
+        self._scope = timeout(None)
         return self._scope
 
     async def turn(self) -> None:
@@ -174,7 +174,10 @@ class Trip:
             self.reserved = await way.limiter.reserve(self.request, way.stop)
             # An outage that began meanwhile costs the turn: the limits have moved on when it ends.
             if not (way.gate.is_closed or way.breaker.holds_back(self)):
-                return way.stop.check()
+                way.stop.check()
+                if not self.is_sent:
+                    self._begin()
+                return
             self.release()
 
     def settle(self, usages: Sequence[Usage], *, latency_s: float) -> None:
@@ -189,15 +192,21 @@ class Trip:
             self.way.limiter.release(self.reserved, error)
             self.reserved = None
 
+    def _begin(self) -> None:
+        self.began_s = asyncio.get_running_loop().time()
+        self._ends_s = self.began_s + self.way.deadline_s
+        if self._scope is not None:
+            _move(self._scope, self._ends_s)
+
     async def _services(self) -> None:
         """Wait while the endpoint or Redis is away; no row's fault: its deadline stands still."""
         loop, way = asyncio.get_running_loop(), self.way
         began_s = loop.time()
-        if self._scope is not None:
+        if self._scope is not None and self.is_sent:
             _move(self._scope, began_s + _FAR_S)
         await way.gate.wait(way.stop)
         await way.breaker.enter(self, way.stop)
-        if self._scope is not None:
+        if self._scope is not None and self.is_sent:
             self._ends_s += loop.time() - began_s
             _move(self._scope, self._ends_s)
 

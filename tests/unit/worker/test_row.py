@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+
+import pytest
 
 from flavor.errors import RowError, TransientError
 from flavor.prices import Price
-from flavor.types import Usage
+from flavor.types import Request, Usage
 from tests.unit.worker.fakes import ScriptedClient, ScriptedModel, SilentClient, answers
 from tests.unit.worker.making import USAGE, error_info
 from tests.unit.worker.trips import Trip, rejected, throttled, transient
+from worker.expectation import Expected
 from worker.jobs import Outcome, Verdict
 from worker.stop import Stop
 
@@ -148,6 +152,23 @@ async def test_a_deadline_ends_a_row_that_nobody_answers() -> None:
     assert outcome.error is not None
     assert outcome.error.type == "DeadlineExceeded"
     assert "within 0.01 s; last: it was still waiting" in outcome.error.message
+
+
+async def test_the_time_that_a_row_waits_for_its_first_turn_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a low limit hundreds of rows queue: none may end for that, before it was ever sent."""
+    trip = Trip(ScriptedClient(), deadline_s=0.02)
+    reserve = trip.limiter.reserve
+
+    async def slowly(request: Request, stop: Stop) -> Expected:
+        await asyncio.sleep(0.06)
+        return await reserve(request, stop)
+
+    monkeypatch.setattr(trip.limiter, "reserve", slowly)
+    (outcome,) = await trip.run()
+
+    assert outcome.verdict is Verdict.SUCCEEDED
 
 
 async def test_a_deadline_bounds_429s_that_never_end_and_names_them() -> None:
