@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import BATCHES, ROWS, Shown
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]  # the first one waits for two jobs
 
 Keep = Callable[[str], Path]
 
