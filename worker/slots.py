@@ -1,6 +1,7 @@
 """The request slots of a process: a fixed number of tasks that serve the rows of all open batches.
 
-Jobs take turns: a large one that came first does not keep a small one waiting for its whole queue.
+Jobs take turns: a large one that came first does not keep a small one waiting for its whole queue,
+and one whose rows wait long for a limit does not take all slots from one whose rows do not.
 
 A batch puts its requests here and waits; a slot takes the next one, of whatever batch. So a slow
 row at the end of one batch keeps one slot busy, not the others. A slot outlives its requests: no
@@ -17,13 +18,16 @@ Work = Callable[[], Awaitable[None]]
 
 
 class Slots:
-    """At most ``size`` pieces of work at a time: of each job in turn, first come, first served."""
+    """At most ``size`` pieces of work at a time: of the job with the fewest under way, and among
+    equals of each in turn; of one job, first come, first served.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.busy = 0
         self.waiting = 0  # pieces of work that no slot has taken yet
         self._queues: dict[str, deque[Work]] = {}  # by job; the first is the next one's turn
+        self._under_way: dict[str, int] = {}  # by job
         self._idle: deque[asyncio.Future[None]] = deque()
 
     def put(self, work: Work, *, job_id: str) -> None:
@@ -43,18 +47,29 @@ class Slots:
                 idle = asyncio.get_running_loop().create_future()
                 self._idle.append(idle)
                 await idle
-            work = self._take()
+            job_id, work = self._take()
             self.busy += 1
+            self._under_way[job_id] = self._under_way.get(job_id, 0) + 1
             try:
                 await work()
             finally:
                 self.busy -= 1
+                self._leave(job_id)
 
-    def _take(self) -> Work:
+    def _take(self) -> tuple[str, Work]:
         job_id = next(iter(self._queues))
+        if len(self._queues) > 1:
+            job_id = min(self._queues, key=lambda job_id: self._under_way.get(job_id, 0))
         queue = self._queues.pop(job_id)
         work = queue.popleft()
         if queue:
             self._queues[job_id] = queue  # at the end: the other jobs come first
         self.waiting -= 1
-        return work
+        return job_id, work
+
+    def _leave(self, job_id: str) -> None:
+        left = self._under_way[job_id] - 1
+        if left:
+            self._under_way[job_id] = left
+        else:
+            del self._under_way[job_id]

@@ -90,5 +90,24 @@ async def test_jobs_take_turns() -> None:
     assert order == ["large", "small", "large", "small", "large", "large", "large"]
 
 
+async def test_a_job_that_waits_for_its_limits_leaves_half_of_the_slots_to_another() -> None:
+    """By turns alone each row of the fast job would let another slow one in, until all are slow."""
+    done: list[int] = []
+    release = asyncio.Event()
+
+    async def note(number: int) -> None:
+        done.append(number)
+
+    async with _serving(4) as slots:
+        for number in range(50):
+            slots.put(lambda: _wait(release), job_id="slow")
+            slots.put(partial(note, number), job_id="fast")
+        for _ in range(10):
+            await _settle()
+
+        assert len(done) == 50
+        assert slots.busy == 4
+
+
 async def _wait(event: asyncio.Event) -> None:
     await event.wait()
