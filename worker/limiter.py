@@ -254,6 +254,8 @@ class Limiter:
             await stop.wait(told)
         finally:
             timer.cancel()
+            if told in self._unknown:  # else an answer has let all of them go
+                self._unknown.remove(told)
 
     def _refuse_oversize(self, tokens: int) -> None:
         limit = self.limits.tokens_per_min

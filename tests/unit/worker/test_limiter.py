@@ -295,6 +295,20 @@ async def test_a_row_that_comes_while_others_ask_waits_for_the_next_call_alone(
     assert asyncio.get_running_loop().time() - began_s < 0.15
 
 
+async def test_rows_that_have_left_keep_no_later_row_waiting_for_unknown_limits(
+    redis: Redis,
+) -> None:
+    """While an endpoint is down nobody tells its limits; each probe would wait 0.1 s longer."""
+    limiter, stop = Limiter(redis, KEYS, Limits()), Stop()
+    async with _serving(limiter):
+        waiting = [asyncio.ensure_future(limiter.reserve(1, stop)) for _ in range(FIRST + 60)]
+        await asyncio.sleep(0.01)
+        stop.set(StopReason.PAUSED)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        with anyio.fail_after(3):
+            await limiter.reserve(1, Stop())
+
+
 async def test_limits_unknown_at_first_let_a_few_through_and_then_wait_for_an_answer(
     redis: Redis,
 ) -> None:
