@@ -79,8 +79,9 @@ async def _continue(services: Services, status: JobStatus, cap: Cap) -> JobSpec:
     spec = await services.store.spec(job_id)
     if spec is None:
         raise StoreError(f"job {job_id} is gone from Redis: call resume again")
+    raised = await services.store.cap(job_id)  # by an earlier resume, perhaps
     spec = with_cap(
-        spec,
+        dataclasses.replace(spec, cap=raised),
         cap,
         spent_usd=status.cost_usd or 0.0,
         tokens=status.tokens.total,

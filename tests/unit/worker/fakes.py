@@ -228,6 +228,10 @@ class FolderRuns:
     def as_runs(self) -> Runs:
         return cast("Runs", self)
 
+    def log_text(self, job_id: str, name: str, text: str) -> None:
+        self._maybe_fail()
+        (self.folder / name).write_text(text, "utf-8")
+
     def log_file(self, job_id: str, path: Path, folder: str | None = None) -> None:
         self._maybe_fail()
         target = self.folder / (folder or "")
