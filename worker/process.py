@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
 
 import anyio
 import uvloop
@@ -63,7 +64,8 @@ class Process:
     ) -> None:
         self.settings = settings
         self.app = app
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        # Host and pid are not enough: containers may share both, and a restart has them again.
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.redis = connect(settings.redis_url.get_secret_value())
         self.store = Store(self.redis)
         self.ledger = Ledger(self.redis, owner=self.name, lease_s=settings.lease_s)

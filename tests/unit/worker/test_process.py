@@ -42,6 +42,14 @@ def _open_batch(requests: int) -> OpenBatch:
     return batch
 
 
+async def test_two_processes_of_a_host_and_pid_are_told_apart(redis: Redis, tmp_path: Path) -> None:
+    """Containers on one host's network have its name, and the same first pid: each would overwrite
+    what the other holds of a cap and of the permits.
+    """
+    async with open_worker(redis, tmp_path) as one, open_worker(redis, tmp_path) as other:
+        assert one.process.name != other.process.name
+
+
 async def test_a_step_is_repeated_while_a_service_is_away(
     redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
