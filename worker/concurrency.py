@@ -95,7 +95,9 @@ class Concurrency:
             self._answers += 1
             self._latency_s += latency_s
         elif error is not None:
-            self._overloads += is_overload(error)
+            is_refused = is_overload(error)
+            self._overloads += is_refused
+            self._quota -= is_refused  # until the next look: else the next one is refused as fast
         self._let_in()
 
     def _let_in(self) -> None:

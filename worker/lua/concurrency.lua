@@ -7,8 +7,9 @@
 -- The limit adapts by additive increase and multiplicative decrease. Signs of too many: refusals for want
 -- of capacity, and a latency that grows in proportion to the number in flight: more of them bring nothing.
 --
--- KEYS[1]  concurrency      HASH   limit, grows (1: doubling still), window_us (its start), and since then
---                                  answers, latency_us (sum), overloads, is_full; hold_us (no increase before),
+-- KEYS[1]  concurrency      HASH   limit, threshold (it doubles below, and grows by steps above), window_us
+--                                  (its start), and since then answers, latency_us (sum), overloads,
+--                                  is_full; hold_us (no increase before),
 --                                  latency_B, at_B, seen_B (mean latency at about 2^B in flight, at how
 --                                  many exactly, and when)
 -- KEYS[2]  shares           HASH   process -> "in_flight demand quota until_us"
@@ -46,13 +47,13 @@ end
 
 local limit = most > 0 and most or 1000000
 if ARGV[6] == '1' then
-    local names = {'limit', 'grows', 'window_us', 'answers', 'latency_us', 'overloads', 'is_full', 'hold_us'}
+    local names = {'limit', 'threshold', 'window_us', 'answers', 'latency_us', 'overloads', 'is_full', 'hold_us'}
     local s = {}
     for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
         s[names[i]] = tonumber(value) or 0
     end
     if s.limit == 0 then
-        s.limit, s.grows, s.window_us = tonumber(ARGV[10]), 1, now_us
+        s.limit, s.threshold, s.window_us = tonumber(ARGV[10]), 1000000, now_us
     end
     s.answers, s.latency_us, s.overloads = s.answers + ARGV[7], s.latency_us + ARGV[8], s.overloads + ARGV[9]
     if flying >= 0.9 * math.floor(math.min(s.limit, limit)) then
@@ -60,29 +61,33 @@ if ARGV[6] == '1' then
     end
     local mean_us = s.answers > 0 and s.latency_us / s.answers or 0
     local age_us = now_us - s.window_us
-    local latencies = s.grows == 1 and 1.2 or 2 -- until answers tell of the present limit
-    if age_us >= math.max(WINDOW_US, latencies * mean_us) and s.answers + s.overloads >= 8 or age_us > 60000000 then
-        if s.overloads > math.max(1, FAILING * s.answers) then
-            s.limit, s.grows = math.max(1, s.limit * CUT), 0
-            -- What is in flight still was sent under the former limit: its refusals are no news.
-            s.window_us = now_us + math.min(mean_us, 5000000)
-        else
-            local level = math.floor(math.log(s.limit) / math.log(2) + 0.5)
-            local known = redis.call('HMGET', KEYS[1], 'latency_' .. level, 'latency_' .. level - 1,
-                'at_' .. level - 1, 'seen_' .. level - 1)
-            if s.answers > 0 and s.is_full == 1 then
-                local before = tonumber(known[1]) or mean_us
-                redis.call('HSET', KEYS[1], 'latency_' .. level, string.format('%.0f', before + 0.5 * (mean_us - before)),
-                    'at_' .. level, string.format('%.3f', s.limit), 'seen_' .. level, string.format('%.0f', now_us))
-            end
-            local is_known = known[2] and now_us - known[4] < KNOWN_US and s.limit / known[3] >= FEWEST
-            if s.is_full == 1 and is_known and mean_us / known[2] > IN_PROPORTION * s.limit / known[3] then
-                s.limit, s.grows, s.hold_us = math.max(1, s.limit * CUT_SLOW), 0, now_us + HOLD_US
-            elseif s.is_full == 1 and now_us > s.hold_us then
-                s.limit = s.grows == 1 and s.limit * 2 or s.limit + math.max(1, STEP * s.limit)
-            end
-            s.window_us = now_us
+    local latencies = s.limit < s.threshold and 1.2 or 2 -- until answers tell of the present limit
+    local is_told = age_us >= 0 and s.answers + s.overloads >= 8
+    if is_told and s.overloads > math.max(2, FAILING * s.answers) then
+        -- At once, and below what is in flight: what was refused is not, and is sent again otherwise.
+        s.threshold = math.max(1, s.limit * CUT)
+        s.limit = math.max(1, math.min(s.limit, flying) * CUT)
+        -- What is in flight still was sent under the former limit: its refusals are no news.
+        s.window_us = now_us + math.max(WINDOW_US, math.min(mean_us, 5000000))
+        s.answers, s.latency_us, s.overloads, s.is_full = 0, 0, 0, 0
+    elseif is_told and age_us >= math.max(WINDOW_US, latencies * mean_us) or age_us > 60000000 then
+        local level = math.floor(math.log(s.limit) / math.log(2) + 0.5)
+        local known = redis.call('HMGET', KEYS[1], 'latency_' .. level, 'latency_' .. level - 1,
+            'at_' .. level - 1, 'seen_' .. level - 1)
+        if s.answers > 0 and s.is_full == 1 then
+            local before = tonumber(known[1]) or mean_us
+            redis.call('HSET', KEYS[1], 'latency_' .. level, string.format('%.0f', before + 0.5 * (mean_us - before)),
+                'at_' .. level, string.format('%.3f', s.limit), 'seen_' .. level, string.format('%.0f', now_us))
         end
+        local is_known = known[2] and now_us - known[4] < KNOWN_US and s.limit / known[3] >= FEWEST
+        if s.is_full == 1 and is_known and mean_us / known[2] > IN_PROPORTION * s.limit / known[3] then
+            s.limit = math.max(1, s.limit * CUT_SLOW)
+            s.threshold, s.hold_us = s.limit, now_us + HOLD_US
+        elseif s.is_full == 1 and now_us > s.hold_us then
+            s.limit = s.limit < s.threshold and math.min(2 * s.limit, s.threshold)
+                or s.limit + math.max(1, STEP * s.limit)
+        end
+        s.window_us = now_us
         s.answers, s.latency_us, s.overloads, s.is_full = 0, 0, 0, 0
     elseif age_us < 0 then
         s.answers, s.latency_us, s.overloads, s.is_full = 0, 0, 0, 0

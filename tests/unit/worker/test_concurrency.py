@@ -128,6 +128,29 @@ async def test_refusals_for_want_of_capacity_cut_the_limit_and_it_recovers_by_st
     assert after == cut + 1
 
 
+async def test_a_cut_goes_below_what_is_in_flight_at_once_and_doubles_back_up(
+    redis: Redis,
+) -> None:
+    """What was refused is not in flight: 20 of 32 were, so 14 may be, then 22, then steps."""
+    await _look(redis)
+    _, cut = await _look(redis, in_flight=20, answers=5, latency_s=0.01, overloads=12)
+    back = [await _window(redis) for _ in range(2)]
+
+    assert (cut, back) == (14, [22, 23])
+
+
+async def test_a_refused_request_leaves_its_permit_until_the_next_look(redis: Redis) -> None:
+    """Else the next request would be refused as fast as this one was."""
+    async with _sharing(redis, "a", most=5) as [concurrency]:
+        for _ in range(5):
+            await concurrency.enter(Stop(), is_paced=True)
+        before = concurrency._quota
+        for _ in range(2):
+            concurrency.leave(error=TransientError(error_info("unavailable", status=503)))
+
+        assert (before, concurrency._quota) == (5, 3)
+
+
 async def test_single_failures_are_no_sign_of_overload(redis: Redis) -> None:
     await _look(redis)
 
