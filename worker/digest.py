@@ -130,12 +130,27 @@ def project(vectors: list[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.floa
     if len(points) < 3 or size < 2 or not np.isfinite(points).all():
         return None
     centred = points - points.mean(axis=0)
-    # Of the products of all pairs: ten times as fast as taking the points themselves apart.
-    variances, directions = np.linalg.eigh(centred @ centred.T)
-    total, largest = float(variances.sum()), variances[:-3:-1]
+    total = float((centred**2).sum())
     if total <= 1e-6 * float((points**2).sum()):
         return None
-    return directions[:, :-3:-1] * np.sqrt(np.maximum(largest, 0)), float(largest.sum()) / total
+    variances, directions = _two_largest(centred @ centred.T)
+    return directions * np.sqrt(np.maximum(variances, 0)), float(variances.sum()) / total
+
+
+def _two_largest(
+    products: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The two largest eigenvalues of a symmetric matrix, and their vectors, largest first."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh  # for embeddings alone
+
+    try:
+        # A sixth of the time of all eigenvalues. The start is given, so that the result is the same
+        # each time; random, so that it is not at right angles to what is looked for.
+        start = np.random.default_rng(0).standard_normal(len(products)).astype(np.float32)
+        values, vectors = eigsh(products, k=2, v0=start)
+    except ArpackNoConvergence:  # all as large as one another
+        values, vectors = np.linalg.eigh(products)
+    return values[:-3:-1], vectors[:, :-3:-1]
 
 
 def _cut(text: str) -> str:

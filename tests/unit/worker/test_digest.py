@@ -132,6 +132,17 @@ def test_a_map_shows_the_plane_in_which_vectors_differ() -> None:
     assert points.std(axis=0) == pytest.approx(plane.std(axis=0), rel=0.05)
 
 
+def test_vectors_of_which_none_are_alike_have_a_map_and_the_same_one_each_time() -> None:
+    vectors = list(np.eye(64, dtype=np.float32))
+
+    maps = [project(vectors), project(vectors)]
+
+    assert maps[0] is not None
+    assert maps[1] is not None
+    assert maps[0][1] == pytest.approx(2 / 63, rel=1e-3)
+    assert np.array_equal(maps[0][0], maps[1][0])
+
+
 @pytest.mark.parametrize(
     "vectors",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flavor.errors import ErrorInfo
@@ -77,6 +78,18 @@ def test_embeddings_are_lists_of_float32(tmp_path: Path) -> None:
     assert part.schema.field("output").type == pa.list_(pa.float32())
     assert part["output"].to_pylist()[:3] == [[0.5, -1.0, 2.0], None, []]
     assert read_outcomes(path) == outcomes
+
+
+def test_no_dictionary_is_made_of_vectors(tmp_path: Path) -> None:
+    outcomes = [make_outcome(index, output=_vector(index, 1)) for index in range(9)]
+
+    path = _written(tmp_path / "part", outcomes, Task.EMBEDDINGS)
+
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    with_dictionary = {c.path_in_schema.split(".")[0] for c in columns if c.has_dictionary_page}
+    assert "verdict" in with_dictionary
+    assert "output" not in with_dictionary
 
 
 def test_a_batch_without_outcomes_is_an_empty_part(tmp_path: Path) -> None:
