@@ -35,3 +35,22 @@ def draw_ladder(runs: Mapping[str, Sequence[Figures]], *, title: str, path: Path
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
+
+
+def draw_course(
+    points: Mapping[str, Sequence[tuple[float, float]]], *, title: str, path: Path
+) -> Path:
+    """The memory of each process over time."""
+    figure, axis = plt.subplots(figsize=(11, 5))
+    for name, course in points.items():
+        axis.plot([at for at, _ in course], [mb for _, mb in course], label=name)
+    axis.set_xlabel("s")
+    axis.set_ylabel("MB")
+    axis.set_ylim(bottom=0)
+    axis.legend(loc="center right")
+    axis.set_title(title)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
