@@ -107,8 +107,6 @@ class Workers:
             "worker",
             "--hostname",
             f"worker{number}-{os.getpid()}@%h",
-            "--without-gossip",
-            "--without-mingle",
         ]
         with self._log_path.open("ab") as log:
             return _spawn(command, self._environment, log)

@@ -35,6 +35,20 @@ def make_app(redis_url: str, *, open_batches: int = 64) -> Celery:
     return app
 
 
+def keep_apart() -> None:
+    """Let workers neither wait for one another at their start nor read one another's events.
+
+    Celery asks all workers for the tasks they have revoked, and waits a second for answers, also
+    after each outage of Redis; the ledger knows what is whose. Call it in a worker's process,
+    before it starts. Celery's options for this (``--without-mingle``, …) have no settings.
+    """
+    from celery.worker.consumer.gossip import Gossip  # what only workers need
+    from celery.worker.consumer.mingle import Mingle
+
+    # Source: celery 5.7.0, worker/consumer/mingle.py and gossip.py: on others they are off.
+    Mingle.compatible_transports = Gossip.compatible_transports = frozenset()
+
+
 def publish(
     app: Celery,
     job_id: str,

@@ -1,8 +1,15 @@
 """Where ``celery -A worker`` looks for the app, for a worker as for Flower."""
 
+import gc
 import os
 
-from worker.tasks import app
+# A third of a start was the collector, looking again and again at half a million objects that stay.
+gc.disable()
+
+from worker.tasks import app  # noqa: E402 - with the collector off
+
+gc.freeze()
+gc.enable()
 
 # Flower itself listens on every address, with nobody asked for a password. Its own variable and its
 # ``--address`` say otherwise.

@@ -18,7 +18,7 @@ from celery import signals
 
 from flavor.errors import BatchError, InputError, StoreError
 from worker.batch import run_batch
-from worker.broker import RUN_BATCH, described, make_app, publish
+from worker.broker import RUN_BATCH, described, keep_apart, make_app, publish
 from worker.demand import make_demand_step
 from worker.final import run_final
 from worker.jobs import FINAL, FIRST
@@ -98,6 +98,11 @@ def run_batch_task(job_id: str, batch: str) -> str:
 
 def _is_batch(batch: str) -> bool:
     return batch == FINAL or (batch.isascii() and batch.isdigit() and len(batch) <= 9)
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _prepare(**_: Any) -> None:  # noqa: ANN401
+    keep_apart()
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

@@ -27,7 +27,7 @@ from tests.bench.peers import VENVS
 from tests.bench.plot import draw_course
 from tests.bench.rows import TEXTS, write_rows
 from tests.bench.watching import REDIS_DATA, Ran, run_command, watched
-from tests.system import Simulator, simulated_api
+from tests.system import Simulator, simulated_api, wait_until
 
 CHAT = ("--model", "models:/bench/1", "--id-column", "id")
 EMBED = ("--openai-model", "text-embedding-3-small", "--id-column", "id")
@@ -163,10 +163,10 @@ def start(options: argparse.Namespace) -> Iterator[str]:
         for _ in range(options.rounds + 1):
             imported.append(made.python("-c", "import mlflow").seconds)
             made.submit(made.rows(100))
-            began_s, before = time.monotonic(), made.api.stats()["accepted"]
+            before = made.api.stats()["accepted"]
+            began_s = time.monotonic()
             with made.workers(1, is_warmed=False):
-                while made.api.stats()["accepted"] == before:
-                    time.sleep(0.02)
+                made.wait_for_request(after=before)
                 whole.append(time.monotonic() - began_s)
             made.empty_redis()
     whole, imported = whole[1:], imported[1:]  # the first fill caches
@@ -271,6 +271,10 @@ class _Made:
                 int, client.hmget(f"job:{{{job_id}}}", "started_ms", "finished_ms")
             )
         return seconds, max(0.0, (finished_ms - started_ms) / 1000 - seconds)
+
+    def wait_for_request(self, *, after: int) -> None:
+        """Wait until the API has accepted more requests than so many."""
+        wait_until(lambda: self.api.stats()["accepted"] > after, 60)
 
     def empty_redis(self) -> None:
         """Forget all jobs."""

@@ -1,7 +1,11 @@
-"""The Celery task: messages of the wrong shape are refused, never executed."""
+"""The Celery task and its worker: wrong messages are refused, and a start waits for nobody."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,3 +32,25 @@ def test_a_message_of_the_wrong_shape_is_refused(job_id: Any, batch: Any) -> Non
 
     assert run_batch_task(job_id, batch) == "refused"
     assert thread.process is None
+
+
+def test_a_worker_starts_without_others_and_leaves_the_collector_what_is_new() -> None:
+    code = """
+import gc
+from worker.celery import app
+from celery.worker.consumer.gossip import Gossip
+from celery.worker.consumer.mingle import Mingle
+from celery import signals
+signals.celeryd_init.send(sender="worker")
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+app.conf.broker_url = "redis://127.0.0.1:1"
+print(*(step.compatible_transport(step, app) for step in (Mingle, Gossip)))
+"""
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.stdout.split() == ["True", "True", "False", "False"]
