@@ -35,6 +35,7 @@ class Lane:
         self._limiter = limiter
         self._concurrency = concurrency
         self._job_id = job_id
+        self.in_flight = 0  # requests that have their turn and no answer yet
         self._expectation = Expectation()
         self._allowance: Allowance | None = None
         self._price: Price | None = None
@@ -63,28 +64,20 @@ class Lane:
             StoppedError: the batch stops; nothing may be sent.
         """
         expected = self._expectation.of(request)
-        allowance = self._allowance
         await self._concurrency.enter(stop, is_paced=self._limiter.is_limited)
         try:
-            if allowance is None:
-                await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
-                return expected
-            spend = self._spend_of(expected)
-            await allowance.take(spend, stop)
-            try:
-                await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
-            except BaseException:
-                allowance.give_back(spend)
-                raise
+            await self._take_turn(expected, stop)
         except BaseException:
             self._concurrency.leave()
             raise
+        self.in_flight += 1
         return expected
 
     def settle(
         self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float
     ) -> None:
         """Correct a reservation by what was used; where nobody says what, it stays."""
+        self.in_flight -= 1
         self._concurrency.leave(latency_s=latency_s)
         allowance = self._allowance
         if not usages:
@@ -100,6 +93,7 @@ class Lane:
 
     def release(self, reserved: Expected, error: RequestError | None = None) -> None:
         """The request failed, or was not sent: the cap has it back, the limits have not."""
+        self.in_flight -= 1
         self._concurrency.leave(error=error)
         if self._allowance is not None:
             self._allowance.give_back(self._spend_of(reserved))
@@ -116,6 +110,19 @@ class Lane:
     async def pause(self, pause_s: float) -> None:
         """Hold everybody on the limit back."""
         await self._limiter.pause(pause_s)
+
+    async def _take_turn(self, expected: Expected, stop: Stop) -> None:
+        allowance = self._allowance
+        if allowance is None:
+            await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
+            return
+        spend = self._spend_of(expected)
+        await allowance.take(spend, stop)
+        try:
+            await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
+        except BaseException:
+            allowance.give_back(spend)
+            raise
 
     def _spend_of(self, expected: Expected) -> Spend:
         price = self._price

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from flavor.errors import BatchError, StoreError, TrackingError
@@ -15,6 +15,7 @@ from worker.broker import publish, queue_length
 from worker.gate import Duty
 from worker.jobs import JobState, ahead
 from worker.ledger import Renewal
+from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.reports import Report
 from worker.stop import StopReason
@@ -127,12 +128,19 @@ async def _report(process: Process) -> None:
         if not mine and recent.is_over:
             del process.meter.recent[job_id]
         report = Report(
-            in_flight=sum(batch.in_flight for batch in mine),
+            in_flight=_in_flight(mine),
             waiting_for=next((b.waiting_for for b in mine if b.waiting_for), ""),
             rows_per_s=recent.rows_per_s,
             latencies=recent.latencies,
         )
         await process.store.report(job_id, process.name, report=report)
+
+
+def _in_flight(batches: Sequence[OpenBatch]) -> int:
+    """Requests that wait for nothing but their answers; of a pyfunc, calls."""
+    lanes = {batch.lane for batch in batches if batch.lane}
+    calls = sum(batch.in_flight for batch in batches if batch.lane is None)
+    return calls + sum(lane.in_flight for lane in lanes)
 
 
 def _stop_reason(renewal: Renewal) -> StopReason | None:

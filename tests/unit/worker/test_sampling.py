@@ -35,7 +35,7 @@ async def test_a_point_has_every_figure(redis: Redis, tmp_path: Path) -> None:
     async with _working(redis, tmp_path) as (worker, batch):
         limits = Limits(requests_per_min=500, tokens_per_min=90_000)
         batch.lane = worker.process.lanes.of("endpoint", "gpt-4o-mini", limits, job_id=JOB)
-        batch.in_flight = 4
+        batch.lane.in_flight = 4
         batch.pending.sent, batch.pending.throttled = 2, 1
         batch.record([make_outcome(0, latency_s=0.25)])
         await flush(worker.process)

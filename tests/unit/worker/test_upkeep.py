@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flavor.errors import BatchError, StoreError
+from flavor.types import Request
 from tests.unit.worker.making import (
     JOB,
     claim,
@@ -26,8 +27,10 @@ from tests.unit.worker.making import (
 from tests.unit.worker.processes import Worker, open_worker
 from worker.broker import publish
 from worker.codec import decode_outcome
+from worker.jobs import Limits
 from worker.open_batch import OpenBatch
 from worker.process import Process
+from worker.reports import read_report
 from worker.stop import StopReason
 from worker.store import Store
 from worker.upkeep import _beat, _reap, flush, flush_regularly, tolerant
@@ -52,6 +55,28 @@ async def _working(
 async def _saved(redis: Redis, batch: int = 0) -> dict[int, str]:
     blobs = cast("dict[bytes, bytes]", await redis.hgetall(f"job:{{{JOB}}}:outcomes:{batch}"))
     return {int(index): str(decode_outcome(blob).output) for index, blob in blobs.items()}
+
+
+async def test_a_row_that_waits_for_its_turn_is_no_request_in_flight(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """At one request a minute one of three is in flight, however many slots they hold."""
+    request = Request(path="/x", body={}, rows=1, estimated_tokens=1)
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        limits = Limits(requests_per_min=1)
+        batch.lane = lane = worker.process.lanes.of("endpoint", "gpt-x", limits, job_id=JOB)
+        waits = [asyncio.ensure_future(lane.reserve(request, batch.sending)) for _ in range(3)]
+        batch.in_flight = 3
+        await until(lambda: any(wait.done() for wait in waits))
+        await _beat(worker.process)
+        (told,) = await redis.hvals(f"job:{{{JOB}}}:workers")
+        lane.release(next(wait.result() for wait in waits if wait.done()))
+        batch.lose()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    said = read_report(cast("bytes", told), since_ms=0)
+    assert said is not None
+    assert (said.in_flight, lane.in_flight) == (1, 0)
 
 
 async def test_outcomes_of_all_batches_are_written(redis: Redis, tmp_path: Path) -> None:
