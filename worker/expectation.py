@@ -20,10 +20,14 @@ _ENOUGH = 8
 
 
 class Expected(NamedTuple):
-    """The tokens that a request is expected to use: a mean, so not whole in its parts."""
+    """The tokens that a request is expected to use: a mean, so not whole in its parts.
+
+    ``is_capped`` where they were taken out of the job's cap.
+    """
 
     prompt: float
     completion: float
+    is_capped: bool = False
 
     @property
     def tokens(self) -> int:

@@ -66,7 +66,7 @@ class Lane:
         expected = self._expectation.of(request)
         await self._concurrency.enter(stop, is_paced=self._limiter.is_limited)
         try:
-            await self._take_turn(expected, stop)
+            expected = await self._take_turn(expected, stop)
         except BaseException:
             self._concurrency.leave()
             raise
@@ -82,21 +82,21 @@ class Lane:
         allowance = self._allowance
         if not usages:
             if allowance is not None:
-                allowance.give_back(self._spend_of(reserved))
+                allowance.give_back(self._taken_by(reserved))
             return
         prompt = sum(usage.prompt_tokens for usage in usages)
         total = sum(usage.total_tokens for usage in usages)
         self._expectation.learn(request, prompt_tokens=prompt, completion_tokens=total - prompt)
         self._limiter.settle(reserved.tokens, total)
         if allowance is not None:
-            allowance.settle(self._spend_of(reserved), spend_of(usages, self._price))
+            allowance.settle(self._taken_by(reserved), spend_of(usages, self._price))
 
     def release(self, reserved: Expected, error: RequestError | None = None) -> None:
         """The request failed, or was not sent: the cap has it back, the limits have not."""
         self.in_flight -= 1
         self._concurrency.leave(error=error)
         if self._allowance is not None:
-            self._allowance.give_back(self._spend_of(reserved))
+            self._allowance.give_back(self._taken_by(reserved))
 
     def written(self, outcomes: Sequence[Outcome]) -> None:
         """The job's counts in Redis have these outcomes, or never will: the cap needs no more."""
@@ -111,11 +111,11 @@ class Lane:
         """Hold everybody on the limit back."""
         await self._limiter.pause(pause_s)
 
-    async def _take_turn(self, expected: Expected, stop: Stop) -> None:
+    async def _take_turn(self, expected: Expected, stop: Stop) -> Expected:
         allowance = self._allowance
         if allowance is None:
             await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
-            return
+            return expected
         spend = self._spend_of(expected)
         await allowance.take(spend, stop)
         try:
@@ -123,6 +123,11 @@ class Lane:
         except BaseException:
             allowance.give_back(spend)
             raise
+        return expected._replace(is_capped=True)
+
+    def _taken_by(self, reserved: Expected) -> Spend:
+        """Nothing where the cap was set after the request had begun: a resume may set one."""
+        return self._spend_of(reserved) if reserved.is_capped else Spend()
 
     def _spend_of(self, expected: Expected) -> Spend:
         price = self._price

@@ -11,7 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from flavor.types import Request, Usage
+from tests.unit.worker.making import USAGE, make_outcome
 from worker import lanes
+from worker.allowance import Allowance, Spend
 from worker.expectation import Expected
 from worker.jobs import Limits
 from worker.lanes import Lanes
@@ -59,6 +61,25 @@ async def test_what_answers_use_is_learned_and_outlives_a_batch(redis: Redis) ->
         )
 
     assert [e.tokens for e in (first, later, of_another_job)] == [1100, 70, 1100]
+
+
+async def test_what_was_sent_before_a_cap_was_set_gives_back_nothing_of_it(redis: Redis) -> None:
+    async with _lanes(redis) as found, anyio.create_task_group() as tasks:
+        lane = found.of("endpoint", "gpt-x", Limits(), job_id="a")
+        before = [await lane.reserve(REQUEST, Stop()) for _ in range(2)]
+        allowance = Allowance(redis, "a", tasks, name="p")
+        lane.spend(allowance, None)
+        since = await lane.reserve(REQUEST, Stop())
+        held = [allowance._held]
+        lane.settle(REQUEST, before[0], [USAGE], latency_s=0.1)
+        lane.written([make_outcome(0)])
+        lane.release(before[1])
+        held.append(allowance._held)
+        lane.release(since)
+        held.append(allowance._held)
+        tasks.cancel_scope.cancel()
+
+    assert held == [Spend(1100), Spend(1100), Spend(0)]
 
 
 async def test_max_tokens_bounds_what_is_reserved(redis: Redis) -> None:
