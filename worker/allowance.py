@@ -147,11 +147,12 @@ class Allowance:
         """Exchange as long as anything waits or is held."""
         try:
             while True:
+                is_told = True
                 try:
                     pause_s = await self._exchange()
                 except StoreError:  # without Redis nothing may be spent, and nothing is lost
-                    pause_s = LOOK_S
-                if not self._waiters and self._held == self._spare == Spend():
+                    is_told, pause_s = False, LOOK_S
+                if is_told and not self._waiters and self._held == self._spare == Spend():
                     return
                 await asyncio.sleep(pause_s)
                 if not self._waiters:

@@ -113,9 +113,11 @@ class Concurrency:
             while True:
                 self._waiters = deque(w for w in self._waiters if not w.done())
                 demand = self.in_flight + len(self._waiters)
+                is_told = False
                 with suppress(StoreError):  # the last share stands: the others cannot see it change
                     await self._exchange(demand)
-                if not (demand or self._waiters or self.in_flight):
+                    is_told = True
+                if is_told and not (demand or self._waiters or self.in_flight):
                     return
                 await asyncio.sleep(PERIOD_S)
         finally:

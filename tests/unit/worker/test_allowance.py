@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
 from redis.asyncio import Redis
 
-from flavor.errors import CapReachedError
+from flavor.errors import CapReachedError, StoreError
 from flavor.types import Usage
 from tests.unit.worker.making import make_outcome, until
 from worker import keys
@@ -163,6 +164,30 @@ async def test_a_wait_for_the_cap_ends_with_the_batch_and_says_what_it_waits_for
         tasks.start_soon(take)
         await until(lambda: allowance.waiting_for == "the cap")
         stop.set(StopReason.SHUTDOWN)
+
+
+async def test_a_hold_that_could_not_be_given_back_at_first_is_given_back_later(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis.hset(KEYS[0], "cap_tokens", "1000")
+    failures = 2
+
+    async def flaky(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
+        if failures and not allowance._held.tokens and not allowance._waiters:
+            failures -= 1
+            raise StoreError("Redis cannot be reached")
+        return await run_script(*args, **kwargs)
+
+    monkeypatch.setattr("worker.allowance.LOOK_S", 0.01)
+    monkeypatch.setattr("worker.allowance.run_script", flaky)
+    async with _allowances(redis, "a") as [allowance]:
+        await allowance.take(Spend(600), Stop())
+        allowance.give_back(Spend(600))
+        await asyncio.sleep(0.3)
+        left = await redis.exists(KEYS[2])
+
+    assert (failures, left) == (0, 0)
 
 
 async def test_who_asks_after_the_stop_leaves_nothing_held(redis: Redis) -> None:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from flavor.errors import RequestError, RowError, ThrottledError, TransientError
+from flavor.errors import RequestError, RowError, StoreError, ThrottledError, TransientError
 from tests.unit.worker.making import error_info, until
 from worker import keys, redis_client
 from worker.concurrency import FIRST, Concurrency, is_overload
@@ -234,6 +234,28 @@ async def test_a_request_that_begins_as_the_process_signs_off_is_counted(
         await concurrency.enter(Stop(), is_paced=True)
         await asyncio.sleep(0.2)
         assert text(await redis.hget(KEYS[1], "a")).startswith("1 1 ")
+
+
+async def test_a_share_that_could_not_be_given_back_at_first_is_given_back_later(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 2
+
+    async def flaky(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
+        if not concurrency.in_flight and failures and concurrency.limit:
+            failures -= 1
+            raise StoreError("Redis cannot be reached")
+        return await run_script(*args, **kwargs)
+
+    monkeypatch.setattr("worker.concurrency.run_script", flaky)
+    async with _sharing(redis, "a", most=2) as [concurrency]:
+        await concurrency.enter(Stop(), is_paced=True)
+        concurrency.leave()
+        await asyncio.sleep(0.5)
+        left = await redis.exists(KEYS[1])
+
+    assert (failures, left) == (0, 0)
 
 
 async def test_who_asks_after_the_stop_leaves_no_permit_taken(redis: Redis) -> None:
