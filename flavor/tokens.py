@@ -81,8 +81,13 @@ def answer_per_row(task: Task, body: Mapping[str, Json]) -> int:
     if task is Task.EMBEDDINGS:
         return 0
     bound = answer_bound(body)
-    answers = body.get("n") if isinstance(body.get("n"), int) else 1
-    return (ANSWER_TOKENS[task] if bound is None else bound) * max(answers or 1, 1)
+    return (ANSWER_TOKENS[task] if bound is None else bound) * answers_per_row(body)
+
+
+def answers_per_row(body: Mapping[str, Json]) -> int:
+    """How many answers a row asks for; 1 where it says nothing that the API would take."""
+    answers = body.get("n")
+    return max(answers, 1) if isinstance(answers, int) else 1
 
 
 def answer_bound(body: Mapping[str, Json]) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flavor.errors import RowError
 from flavor.model import OpenAIModel
 from flavor.tokenizer import Tokenizer, encoding_of, exact_tokenizer, tokenizer_by_characters
-from flavor.tokens import prompt_tokens
+from flavor.tokens import answers_per_row, prompt_tokens
 from flavor.types import Row, Task
 from producer.intake import Asked
 
@@ -59,7 +59,7 @@ class Survey:
         self.prompt += asked
         if task is Task.EMBEDDINGS:
             return asked
-        answers = request.body.get("n") or 1
+        answers = answers_per_row(request.body)
         if request.is_answer_bounded or task is Task.COMPLETIONS:  # bounded by the API itself
             self.answers_low += answers
             self.answers_high += request.answer_tokens

@@ -67,6 +67,17 @@ def test_an_answer_that_nothing_bounds_is_an_assumption_that_is_said(estimated: 
     assert "assumed: 16 to 256 an answer" in _shown(found)
 
 
+@pytest.mark.parametrize("answers", ["many", -3, None])
+def test_a_number_of_answers_that_is_none_counts_as_one(
+    estimated: Estimator, answers: object
+) -> None:
+    """The API will refuse it, in its own words; the estimate is no place to crash over it."""
+    found = estimated("one", params={"n": answers})
+
+    assert found.tokens is not None
+    assert found.tokens.completion == Range(low=16, high=256)
+
+
 def test_money_is_the_tokens_at_their_price(estimated: Estimator) -> None:
     found = estimated("one", price="1000/2000", params={"max_tokens": 5})
 
