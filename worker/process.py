@@ -185,7 +185,8 @@ class Process:
             return 0
         if missing <= 0:  # but the rows of a job that came later need not wait for all of these
             return int(self.is_any_neglected)
-        requests = [batch.requests for batch in self.open.values() if batch.requests]
+        open_batches = list(self.open.values())  # at once: Celery's thread asks, the loop opens
+        requests = [batch.requests for batch in open_batches if batch.requests]
         typical = sum(requests) / len(requests) if requests else self.slots.size
         return int(min(room, max(1, missing // max(1.0, typical))))
 

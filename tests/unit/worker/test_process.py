@@ -42,6 +42,29 @@ def _open_batch(requests: int) -> OpenBatch:
     return batch
 
 
+class _Opening(OpenBatch):
+    """Another batch is opened while somebody looks at this one."""
+
+    process: Process
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "requests":
+            open_batches = object.__getattribute__(self, "process").open
+            open_batches[JOB, str(len(open_batches))] = _open_batch(1)
+        return object.__getattribute__(self, name)
+
+
+async def test_a_batch_may_be_opened_while_celerys_thread_asks_for_demand(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_worker(redis, tmp_path) as worker:
+        batch = _Opening(Lease(job_id=JOB, batch="0", fence=1, deliveries=1), make_spec())
+        batch.process = worker.process
+        worker.process.open[JOB, "0"] = batch
+
+        assert worker.process.wanted_batches >= 1
+
+
 async def test_two_processes_of_a_host_and_pid_are_told_apart(redis: Redis, tmp_path: Path) -> None:
     """Containers on one host's network have its name, and the same first pid: each would overwrite
     what the other holds of a cap and of the permits.
