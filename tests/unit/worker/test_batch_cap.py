@@ -15,6 +15,7 @@ from tests.unit.worker.processes import open_worker
 from worker.allowance import Spend
 from worker.batch import BatchEnd, run_batch
 from worker.jobs import Cap
+from worker.stop import StopReason
 
 
 class _Held(ScriptedClient):
@@ -46,6 +47,24 @@ async def test_a_cap_set_while_a_batch_is_open_is_not_held_by_what_is_written(
             await asyncio.gather(first, second)
 
         assert process.allowances.of(JOB)._held == Spend()
+
+
+async def test_a_job_resumed_while_its_batch_winds_down_goes_on_with_it_at_once(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """The resume finds no such batch to publish: it is claimed still, by who gives it back."""
+    store, client = await submit_batches(redis), _Held()
+    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
+        running = asyncio.ensure_future(run_batch(worker.process, JOB, "0"))
+        await until(lambda: bool(client.sent))
+        await store.pause(JOB, "the cap is reached")
+        worker.process.open[JOB, "0"].sending.set(StopReason.PAUSED)
+        await store.unpause(JOB)
+        client.go.set()
+        with anyio.fail_after(10):
+            end = (await running).end
+
+        assert (end, worker.published()) == (BatchEnd.RELEASED, [(JOB, "0")])
 
 
 async def test_a_batch_that_was_lost_with_outcomes_that_could_not_be_written_holds_no_cap(
