@@ -32,6 +32,7 @@ from tests.system import Simulator, simulated_api, wait_until
 CHAT = ("--model", "models:/bench/1", "--id-column", "id")
 EMBED = ("--openai-model", "text-embedding-3-small", "--id-column", "id")
 SMALL = 1000
+WARM = 200
 
 
 def main() -> None:
@@ -126,15 +127,14 @@ def processes(options: argparse.Namespace) -> Iterator[str]:
     """1, 2 and 4 worker processes, 2 s latency (spread 0.2), 128 in flight each."""
     yield "| processes | rows | rows/s | of the half |\n| --- | --- | --- | --- |"
     before = 0.0
-    for count in (1, 2, 4):
-        rows = options.waves * 128 * count
-        with (
-            _running("--latency", "2", "--latency-spread", "0.2") as made,
-            made.workers(count, BATCH_CONCURRENCY="128"),
-        ):
-            per_s = rows / made.run(made.rows(rows), rows, "--batch-size", "32")
-        yield f"| {count} | {rows:,} | {per_s:,.1f} | {per_s / before if before else 1:.2f} |"
-        before = per_s
+    with _running("--latency", "2", "--latency-spread", "0.2") as made:
+        for count in (1, 2, 4):
+            rows = options.waves * 128 * count
+            path = made.rows(rows)
+            with made.workers(count, BATCH_CONCURRENCY="128"):
+                per_s = rows / made.run(path, rows, "--batch-size", "32")
+            yield f"| {count} | {rows:,} | {per_s:,.1f} | {per_s / before if before else 1:.2f} |"
+            before = per_s
 
 
 def tail(options: argparse.Namespace) -> Iterator[str]:
@@ -289,7 +289,7 @@ class _Made:
         started = [self._start_worker(number, settings) for number in range(count)]
         try:
             if is_warmed:
-                warm = SMALL * count
+                warm = WARM * count
                 self.run(self.rows(warm), warm, "--batch-size", "10")
             yield started
         finally:
