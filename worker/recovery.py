@@ -1,9 +1,9 @@
 """What Redis has forgotten, or can no longer keep, stands in the run: outcomes go there and back.
 
-*Rescued* are the outcomes of a batch whose job Redis has forgotten (it was wiped), or whose
-embedded Redis ends. They go into files of their own: the batch's part may be written meanwhile by
-whoever resumed the job. *Recalled* are the outcomes of a batch that was done before Redis was
-restarted and lost its last writes.
+*Rescued* are the outcomes of a batch whose job Redis has forgotten (it was wiped), whose embedded
+Redis ends, or whose worker shall end while Redis is away. They go into files of their own: the
+batch's part may be written meanwhile by whoever resumed the job. *Recalled* are the outcomes of a
+batch that was done before Redis was restarted and lost its last writes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ PERIOD_S = 0.5
 
 
 async def rescue_regularly(process: Process) -> None:
-    """Rescue what comes in for batches whose job Redis has forgotten."""
+    """Rescue what comes in for batches whose job Redis has forgotten, and what cannot be written
+    while the process shall end: whoever stops it may not wait for Redis.
+    """
     while True:
         await asyncio.sleep(PERIOD_S)
+        is_last_chance = process.stopping.reason is not None and process.gate.is_closed
         for batch in list(process.open.values()):
-            if batch.is_forgotten:
+            if batch.is_forgotten or is_last_chance:
                 try:
                     await rescue(process, batch)
                 except TrackingError as error:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 FLUSH_S = 0.05
 """An outcome is in Redis within this and one round trip of its arrival."""
 
+FAILED_S = 0.5
+"""After a checkpoint that could not be written, until the next try: an outage fills no log."""
+
 BEAT_S = 1.0
 """Between renewals: far below any lease, since a renewal also tells of pauses and cancellations."""
 
@@ -43,7 +46,8 @@ async def flush_regularly(process: Process) -> None:
     while True:
         await asyncio.sleep(FLUSH_S)
         if process.gate.is_closed or any(batch.pending for batch in process.open.values()):
-            await tolerant(flush, process)
+            if not await tolerant(flush, process):
+                await asyncio.sleep(FAILED_S)
         else:
             process.meter.all_written()
 
@@ -200,11 +204,17 @@ async def _discard_dead_drafts(process: Process) -> None:
 _T = TypeVar("_T")
 
 
-async def tolerant(step: Callable[[_T], Awaitable[None]], subject: _T) -> None:
-    """One turn of a loop that no outage ends: what fails is logged, and done at the next turn."""
+async def tolerant(step: Callable[[_T], Awaitable[None]], subject: _T) -> bool:
+    """One turn of a loop that no outage ends: what fails is logged, and done at the next turn.
+
+    Returns whether it was done.
+    """
     try:
         await step(subject)
     except (StoreError, TrackingError) as error:
         log.warning("upkeep delayed", extra={"event": "upkeep_delayed", "reason": str(error)})
     except BatchError as error:
         log.error("upkeep failed", extra={"event": "upkeep_failed", "reason": str(error)})
+    else:
+        return True
+    return False

@@ -25,6 +25,7 @@ from worker import keys
 from worker.batch import BatchEnd, run_batch
 from worker.ledger import Pending
 from worker.parts import part_name, read_outcomes, write_part
+from worker.recovery import PERIOD_S, rescue_regularly
 from worker.stop import StopReason
 from worker.upkeep import _beat, flush
 
@@ -163,3 +164,25 @@ async def test_a_process_that_ends_tries_its_rescue_once(redis: Redis, tmp_path:
 
         with pytest.raises(TrackingError):
             await running
+
+
+async def test_a_worker_that_shall_end_while_redis_is_away_keeps_its_answers_in_the_run(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """It goes on trying Redis; but whoever stops it may kill it before Redis is back."""
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        worker.ledger.failures = 10**9
+        running = asyncio.ensure_future(run_batch(worker.process, JOB, "0"))
+        rescuing = asyncio.ensure_future(rescue_regularly(worker.process))
+        await until(lambda: len(worker.sent) == 3 and worker.process.gate.is_closed)
+        await asyncio.sleep(2 * PERIOD_S)
+        before = _rescued(worker)
+        worker.process.stopping.set(StopReason.SHUTDOWN)
+        await until(lambda: _rescued(worker) == ["r0", "r1", "r2"])
+        worker.ledger.failures = 0
+        end = (await running).end
+        rescuing.cancel()
+
+    assert before == []
+    assert end is BatchEnd.DONE
