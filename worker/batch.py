@@ -62,7 +62,7 @@ class Delivery:
 
 
 async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
-    """Work off the batch that a message names, or the one whose turn it is (``worker.turns``).
+    """Work off the batch that a message names, or the one whose turn it is (``worker.schedule``).
 
     Waits until the batch is counted off or given back.
 

@@ -19,7 +19,7 @@ async def claim_batch(process: Process, job_id: str, number: str) -> OpenBatch |
     """
     hint, refusal = (job_id, number), str(Refusal.DONE)
     process.is_any_neglected = False  # this message is for it
-    candidates = partial(process.turns.candidates, job_id, number)
+    candidates = partial(process.schedule.candidates, job_id, number)
     for candidate in await process.patiently(candidates, process.stopping):
         claimed = await _claim_one(process, *candidate)
         if isinstance(claimed, OpenBatch):

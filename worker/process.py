@@ -39,13 +39,13 @@ from worker.meter import Meter
 from worker.open_batch import OpenBatch
 from worker.redis_client import connect
 from worker.runs import Runs
+from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.slots import Slots
 from worker.stop import Stop
 from worker.store import Store
 from worker.suspects import Suspects
 from worker.traces import Traces
-from worker.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Process:
             most=settings.max_concurrency,
         )
         self.allowances = Allowances(self.redis, tasks, name=self.name)
-        self.turns = Turns(self.redis)
+        self.schedule = Schedule(self.redis)
         self.is_any_neglected = False  # a running job whose batches no worker has
         self.breakers = Breakers(self.redis, tasks)
         self.gate = Gate()

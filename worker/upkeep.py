@@ -106,7 +106,7 @@ async def look_regularly(process: Process) -> None:
 
 
 async def _look(process: Process) -> None:
-    process.is_any_neglected = await process.turns.is_any_neglected()
+    process.is_any_neglected = await process.schedule.is_any_neglected()
 
 
 async def _beat(process: Process) -> None:

@@ -22,9 +22,9 @@ from worker.breaker import Breakers
 from worker.broker import QUEUE, make_app
 from worker.lanes import Lanes
 from worker.process import Process
+from worker.schedule import Schedule
 from worker.settings import Settings
 from worker.store import Store
-from worker.turns import Turns
 
 
 class Worker:
@@ -69,7 +69,7 @@ async def open_worker(
         process.redis, process.store = redis, Store(redis)
         ledger = FlakyLedger(redis, owner=process.name, lease_s=process.settings.lease_s)
         process.ledger, process.lanes = ledger, Lanes(redis, tasks)
-        process.turns = Turns(redis)
+        process.schedule = Schedule(redis)
         process.allowances = Allowances(redis, tasks, name=process.name)
         process.breakers = Breakers(redis, tasks)
         process._client = cast("Client", client or ScriptedClient())

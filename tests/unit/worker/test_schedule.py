@@ -11,7 +11,7 @@ from tests.unit.worker.making import JOB, claim, make_ledger, make_rows, make_sp
 from tests.unit.worker.processes import open_worker
 from worker.batch import BatchEnd, run_batch
 from worker.jobs import FINAL, NORMAL
-from worker.turns import Standing, Turns, in_turn
+from worker.schedule import Schedule, Standing, claim_order
 
 
 def _standing(job_id: str, *queued: str, opened: int = 0, priority: int = NORMAL) -> Standing:
@@ -29,15 +29,15 @@ def test_a_message_does_what_it_says_while_nobody_is_worse_off() -> None:
     alone = [_standing("a", "1", "2", "3")]
     equal = [_standing("a", "1", "2"), _standing("b", "7")]
 
-    assert in_turn(alone, hint=("a", "2")) == [("a", "2"), ("a", "1"), ("a", "3")]
-    assert in_turn(equal, hint=("b", "7"))[0] == ("b", "7")
-    assert in_turn(equal, hint=("a", "2"))[0] == ("a", "2")
+    assert claim_order(alone, hint=("a", "2")) == [("a", "2"), ("a", "1"), ("a", "3")]
+    assert claim_order(equal, hint=("b", "7"))[0] == ("b", "7")
+    assert claim_order(equal, hint=("a", "2"))[0] == ("a", "2")
 
 
 def test_the_job_with_the_fewest_open_batches_is_next() -> None:
     standings = [_standing("large", "5", "6", opened=5), _standing("small", "0", opened=1)]
 
-    assert in_turn(standings, hint=("large", "5")) == [
+    assert claim_order(standings, hint=("large", "5")) == [
         ("small", "0"),
         ("large", "5"),
         ("large", "6"),
@@ -51,15 +51,19 @@ def test_a_more_urgent_job_goes_before_all_others() -> None:
         _standing("urgent", "4", opened=50, priority=0),
     ]
 
-    assert [job for job, _ in in_turn(standings, hint=("late", "0"))] == ["urgent", "usual", "late"]
+    assert [job for job, _ in claim_order(standings, hint=("late", "0"))] == [
+        "urgent",
+        "usual",
+        "late",
+    ]
 
 
 def test_a_batch_that_waits_no_longer_is_tried_last() -> None:
     """Its message came twice, or another one took it: this one is for whatever waits."""
     standings = [_standing("a", "1"), _standing("b", "2", opened=1)]
 
-    assert in_turn(standings, hint=("b", "9")) == [("a", "1"), ("b", "2"), ("b", "9")]
-    assert in_turn([], hint=("a", FINAL)) == [("a", FINAL)]
+    assert claim_order(standings, hint=("b", "9")) == [("a", "1"), ("b", "2"), ("b", "9")]
+    assert claim_order([], hint=("a", FINAL)) == [("a", FINAL)]
 
 
 async def test_a_small_job_that_came_later_is_next_by_any_message(
@@ -85,23 +89,23 @@ async def test_a_paused_job_takes_no_turns(redis: Redis) -> None:
     await _submit(redis, "other", batches=1)
     await redis.hset(f"job:{{{JOB}}}", "state", "paused")
 
-    assert await Turns(redis).candidates("other", "0") == [("other", "0")]
+    assert await Schedule(redis).candidates("other", "0") == [("other", "0")]
 
 
 async def test_a_job_without_an_open_batch_is_neglected_unless_another_is_more_urgent(
     redis: Redis,
 ) -> None:
     await _submit(redis, JOB, batches=2)
-    turns = Turns(redis)
-    before = await turns.is_any_neglected()
+    schedule = Schedule(redis)
+    before = await schedule.is_any_neglected()
     await claim(make_ledger(redis, "another"), "0")
-    after = await turns.is_any_neglected()
+    after = await schedule.is_any_neglected()
     await _submit(redis, "patient", batches=1, priority=9)
-    beside_a_patient_one = await turns.is_any_neglected()
+    beside_a_patient_one = await schedule.is_any_neglected()
     await _submit(redis, "urgent", batches=1, priority=0)
 
     assert (before, after, beside_a_patient_one) == (True, False, False)
-    assert await turns.is_any_neglected()
+    assert await schedule.is_any_neglected()
 
 
 async def test_full_slots_take_one_message_for_a_neglected_job_and_no_more(

@@ -33,7 +33,7 @@ class Standing:
     queued: Sequence[str]
 
 
-def in_turn(standings: Sequence[Standing], *, hint: tuple[str, str]) -> list[tuple[str, str]]:
+def claim_order(standings: Sequence[Standing], *, hint: tuple[str, str]) -> list[tuple[str, str]]:
     """Job and batch in the order in which to try to claim them.
 
     The hinted job goes before others that are as urgent and have as many batches open, and the
@@ -49,15 +49,15 @@ def in_turn(standings: Sequence[Standing], *, hint: tuple[str, str]) -> list[tup
     return chosen if hint in chosen else [*chosen, (job_id, batch)]
 
 
-class Turns:
+class Schedule:
     """The running jobs' batches that wait. Methods raise ``StoreError`` without Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def candidates(self, job_id: str, batch: str) -> list[tuple[str, str]]:
-        """What to try to claim on a message that names this batch; see ``in_turn``."""
-        return in_turn(await self._standings({job_id}), hint=(job_id, batch))
+        """What to try to claim on a message that names this batch; see ``claim_order``."""
+        return claim_order(await self._standings({job_id}), hint=(job_id, batch))
 
     async def is_any_neglected(self) -> bool:
         """Whether the job whose turn it is has no batch with any worker."""
