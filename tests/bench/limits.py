@@ -285,14 +285,14 @@ def _rate(per_s: list[tuple[int, int]], begin_s: float, end_s: float) -> float:
     return sum(counts.get(second, 0) for second in seconds) / max(1, len(seconds))
 
 
-def _followed(per_s: list[tuple[int, int]], changed_s: float, target: float) -> int | str:
-    """Whole seconds until the rate stays within 10 % of the target."""
+def _followed(per_s: list[tuple[int, int]], changed_s: float, target: float) -> int:
+    """Whole seconds until the rate stays within 10 % of the target; 19 where it never does."""
     counts: dict[int, int] = dict(per_s)
-    last = None
+    last = int(changed_s)
     for second in range(int(changed_s) + 1, int(changed_s) + 20):
         if abs(counts.get(second, 0) - target) > 0.1 * target:
             last = second
-    return 0 if last is None else last - int(changed_s)
+    return last - int(changed_s)
 
 
 @contextmanager
