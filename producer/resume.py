@@ -25,7 +25,7 @@ from producer.source import SourceOptions, Wanted, read_rows
 from worker.broker import publish
 from worker.codec import encode_rows
 from worker.inputs import InputRow
-from worker.jobs import PICO, Cap, JobSpec, JobState, Outcome, Verdict
+from worker.jobs import Cap, JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, parts_by_batch
 from worker.runs import OUTPUTS, RESCUED, SPEC_FILE, Runs
@@ -102,6 +102,15 @@ async def _rebuild(
     spec = await asyncio.to_thread(services.runs.spec, job_id)
     if not spec.is_input_logged:
         raise InputError(f"job {job_id} kept no input in its run (--no-log-input): submit it anew")
+    run = await asyncio.to_thread(services.runs.get, job_id)
+    # Before anything is written: what Redis remembers of the job may have to stay.
+    spec = with_cap(
+        spec,
+        cap,
+        spent_usd=run.data.metrics.get("cost.usd", 0.0),
+        tokens=int(run.data.metrics.get("tokens.total", 0)),
+        reason=pause_reason(run),
+    )
     model = await asyncio.to_thread(read_spec, spec.model_uri, openai_model=spec.openai_model)
     totals = Totals()
     numbers: dict[str, int | None] = {}
@@ -115,14 +124,6 @@ async def _rebuild(
                 await services.store.add_outcomes(job_id, found.batch, found.kept)
                 numbers[str(found.batch)] = len(found.rows)
         if numbers:
-            run = await asyncio.to_thread(services.runs.get, job_id)
-            spec = with_cap(
-                spec,
-                cap,
-                spent_usd=totals.cost_pico / PICO,
-                tokens=totals.tokens["total"],
-                reason=pause_reason(run),
-            )
             await _keep_cap(services, spec, cap)
     except BaseException:
         if numbers:
@@ -130,7 +131,7 @@ async def _rebuild(
         raise
     if not numbers:
         raise InputError(f"job {job_id} has no rows left to send")
-    sent = await asyncio.to_thread(_requests_so_far, services.runs, job_id)
+    sent = _requests_so_far(run.data.metrics)
     await services.store.commit(job_id, counts={**totals.counts(), **sent})
     await asyncio.to_thread(services.runs.reopen, job_id)
     await _publish(services, spec, numbers)
@@ -155,9 +156,8 @@ async def _keep_cap(services: Services, spec: JobSpec, cap: Cap) -> None:
         await services.store.set_cap(spec.job_id, cap)
 
 
-def _requests_so_far(runs: Runs, job_id: str) -> dict[str, int]:
+def _requests_so_far(metrics: Mapping[str, float]) -> dict[str, int]:
     """What the run's metrics say of requests: no outcome knows how many there were."""
-    metrics = runs.get(job_id).data.metrics
     names = ("sent", "answered", "retried", "throttled")
     return {f"requests_{name}": int(metrics.get(f"requests.{name}", 0)) for name in names}
 
