@@ -20,10 +20,12 @@ from redis.asyncio import Redis
 
 from flavor.errors import ErrorInfo, RowError, StoreError
 from flavor.rate_limits import RateLimit, RateLimits, read_rate_limits
+from worker.discovery import Discovery
 from worker.jobs import Limits
 from worker.queues import Queues, Waiter
 from worker.redis_client import run_script, text
-from worker.stop import Stop, resolve
+from worker.spare import Spare
+from worker.stop import Stop
 
 LOOK_S = 0.5
 """Between looks at the shared state while the limit is in use: so soon all know of a pause."""
@@ -34,9 +36,6 @@ next one. So Redis has at most 250 calls a second from up to ten processes."""
 
 READ_S = 0.05
 """Between readings of the answers' headers: a few a second say all that there is to say."""
-
-FIRST = 8
-"""Requests sent at once before any answer has told whether there are limits; then one in 0.1 s."""
 
 RAMP_S = 0.1
 """Without limits to pace them, the rows that a pause has held back are spread over this."""
@@ -79,11 +78,11 @@ class Limiter:
         self._burst_us = int(burst_s * 1e6)
         self._waits = waits or Waits()
         self._queues = Queues()
+        self._spare = Spare()
+        self._jobs: set[str] = set()  # whose rows have taken spare turns since the last call
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()  # waiting_for is asked by other threads, too
-        self._is_known = self.is_limited  # whether there are limits
-        self._unknown: list[asyncio.Future[None]] = []  # rows that wait for an answer to tell
-        self._first = FIRST
+        self._discovery = Discovery(is_known=self.is_limited)
         self._news = RateLimits()
         self._unsettled = 0
         self._epoch = -1
@@ -110,21 +109,28 @@ class Limiter:
             RowError: the estimate exceeds a whole minute's limit; no wait could help.
             StoppedError: the batch stops; nothing may be sent.
         """
-        loop = asyncio.get_running_loop()
+        stop.check()
+        loop = self._loop
         began_s = self._used_at_s = loop.time()
-        if not self._is_known:
-            await self._first_answers(stop)
+        if not self._discovery.is_known:
+            await self._discovery.wait(stop)
         if self.is_limited:
             self._refuse_oversize(tokens)
-            waiter = Waiter(tokens=tokens, turn=loop.create_future())
-            self._queues.add(job_id, waiter)
-            self._wake.set()
-            await stop.wait(waiter.turn)
+            await self._turn(tokens, stop, job_id=job_id)
         while (pause_s := self._paused_until_s - loop.time()) > 0:
             ramp_s = 0.0 if self.is_limited else random.random() * RAMP_S  # noqa: S311 - no secret
             await stop.sleep(pause_s + ramp_s)
         self._waits.waited_s += loop.time() - began_s
         self._waits.turns += 1
+
+    async def _turn(self, tokens: int, stop: Stop, *, job_id: str) -> None:
+        self._wake.set()
+        if self._spare.take(tokens, now_s=self._loop.time()):
+            self._jobs.add(job_id)
+            return
+        waiter = Waiter(tokens=tokens, turn=self._loop.create_future())
+        self._queues.add(job_id, waiter)
+        await stop.wait(waiter.turn)
 
     def settle(self, reserved_tokens: int, used_tokens: int) -> None:
         """Correct a reservation by what was used. Takes effect with the next call."""
@@ -133,7 +139,7 @@ class Limiter:
     def heard(self, headers: Mapping[str, str] | None) -> None:
         """Take in what an answer says of the limits. Cheap: most are not even looked at."""
         now_s = asyncio.get_running_loop().time()
-        if self._is_known and now_s < self._read_at_s:
+        if self._discovery.is_known and now_s < self._read_at_s:
             return
         self._read_at_s = now_s + READ_S
         news = read_rate_limits(headers)
@@ -141,7 +147,7 @@ class Limiter:
             self._news = news
             self._learn(_per_min(news.requests), _per_min(news.tokens))
             self._wake.set()
-        self._know()
+        self._discovery.end()
 
     async def pause(self, pause_s: float) -> None:
         """Let nobody on this limit start a request for ``pause_s`` seconds. Does not wait."""
@@ -149,7 +155,7 @@ class Limiter:
         if until_s <= self._paused_until_s + 0.05:
             return  # known already: a storm of refusals is one piece of news
         self._paused_until_s = until_s
-        self._queues.void()
+        self._void()
         with suppress(StoreError):  # Redis is away: the others learn by a 429 of their own
             args = [int(pause_s * 1e6), self._burst_us]
             self._epoch = int(await run_script(self._redis, "pause", keys=self._keys, args=args))
@@ -162,7 +168,7 @@ class Limiter:
             except StoreError:  # the limits cannot be read: hold the rows until they can
                 self._cause, pause_s = _CAUSES["redis"], _RETRY_S
             await asyncio.sleep(max(pause_s, min(self._processes * GROUP_S, MOST_GROUP_S)))
-            if not self._queues:
+            if not (self._queues or self._spare.is_used):
                 self._wake.clear()
                 await self._idle()
 
@@ -176,7 +182,10 @@ class Limiter:
         """Tell, ask, and hand the turns out; how long the rows that got none sleep."""
         news, self._news = self._news, RateLimits()
         unsettled, self._unsettled = self._unsettled, 0
-        asking, epoch = self._queues.asking(), self._epoch
+        jobs, self._jobs = self._jobs, set()
+        asking, epoch = self._queues.asking(jobs), self._epoch
+        waiting = [tokens for job in asking for tokens in job.tokens]
+        wanted = self._spare.wanted(waiting, now_s=self._loop.time())
         try:
             reply = await run_script(
                 self._redis,
@@ -188,37 +197,46 @@ class Limiter:
                     self._burst_us,
                     int(self._horizon_s * 1e6),
                     self._name,
-                    unsettled,
+                    unsettled - wanted.unused,
                     *_heard_args(news.requests),
                     *_heard_args(news.tokens),
+                    wanted.requests,
+                    wanted.tokens_each,
                     *(arg for job in asking for arg in (job.job_id, len(job.tokens), *job.tokens)),
                 ],
             )
         except StoreError:
             self._unsettled += unsettled
             raise
-        has_all = len(reply[8:]) == 2 * sum(len(job.tokens) for job in asking)
-        if self._epoch in (epoch, int(reply[5])):  # else a pause came between: these turns are void
-            self._take_in(reply[:8])
-            self._queues.give([job.job_id for job in asking], reply[8:])
+        head, turns = reply[:9], reply[9:]
+        has_all = len(turns) == 2 * len(waiting)
+        if self._epoch in (epoch, int(head[5])):  # else a pause came between: these turns are void
+            self._take_in(head)
+            self._queues.give([job.job_id for job in asking], turns)
+            self._spare.add(int(head[8]), wanted.tokens_each, now_s=self._loop.time())
+            self._jobs |= self._queues.let_go(self._spare)
         if has_all or not self._queues:  # who came during the call has not been refused anything
             return 0.0
         # What is free before the horizon is asked for twice before it is due.
-        return max(self._horizon_s * 0.45, min(float(reply[0]) / 1e6, _MOST_SLEEP_S))
+        return max(self._horizon_s * 0.45, min(float(head[0]) / 1e6, _MOST_SLEEP_S))
 
     def _take_in(self, head: Sequence[int | bytes]) -> None:
         cause, (rpm, tpm, is_heard, epoch) = text(head[1]), map(int, head[2:6])
-        pause_us, processes = map(int, head[6:])
+        pause_us, processes = map(int, head[6:8])
         self._cause, self._processes = _CAUSES.get(cause, ""), max(1, processes)
         self._learn(rpm, tpm)
         if is_heard:
-            self._know()
+            self._discovery.end()
         if self._epoch not in (-1, epoch):  # another process met a 429
-            self._queues.void()
+            self._void()
         self._epoch = epoch
         if pause_us:
             until_s = asyncio.get_running_loop().time() + pause_us / 1e6
             self._paused_until_s = max(self._paused_until_s, until_s)
+
+    def _void(self) -> None:
+        self._queues.void()
+        self._spare.void()
 
     @property
     def _horizon_s(self) -> float:
@@ -234,28 +252,6 @@ class Limiter:
         )
         if limit := self.limits.tokens_per_min:
             self._queues.refuse(above=limit, error=_too_large)
-
-    def _know(self) -> None:
-        self._is_known = True
-        for waiting in self._unknown:
-            resolve(waiting)
-        self._unknown.clear()
-
-    async def _first_answers(self, stop: Stop) -> None:
-        """Send a few at first, since nobody knows yet how many are allowed."""
-        if self._first > 0:
-            self._first -= 1
-            return
-        loop = asyncio.get_running_loop()
-        told = loop.create_future()
-        self._unknown.append(told)
-        timer = loop.call_later(0.1 * len(self._unknown), resolve, told)
-        try:
-            await stop.wait(told)
-        finally:
-            timer.cancel()
-            if told in self._unknown:  # else an answer has let all of them go
-                self._unknown.remove(told)
 
     def _refuse_oversize(self, tokens: int) -> None:
         limit = self.limits.tokens_per_min

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from worker.spare import Spare
 from worker.stop import resolve
 
 _GROUP = 512
@@ -47,8 +48,11 @@ class Queues:
         """Put a row at the end of its job's queue."""
         self._waiting.setdefault(job_id, deque()).append(waiter)
 
-    def asking(self) -> list[Asking]:
-        """The first rows of each job that waits. Forgets those that have given up."""
+    def asking(self, others: Iterable[str] = ()) -> list[Asking]:
+        """The first rows of each job that waits, and none of ``others``, whose rows have gone.
+
+        Forgets those that have given up.
+        """
         waiting = {
             job_id: deque(waiter for waiter in queue if not waiter.turn.done())
             for job_id, queue in self._waiting.items()
@@ -57,8 +61,18 @@ class Queues:
         most = _GROUP // max(1, len(self._waiting))
         return [
             Asking(job_id=job_id, tokens=[waiter.tokens for waiter in islice(queue, most)])
-            for job_id, queue in self._waiting.items()
+            for job_id, queue in {**dict.fromkeys(others, ()), **self._waiting}.items()
         ]
+
+    def let_go(self, spare: Spare) -> set[str]:
+        """Let the first rows go whose turns are spare; their jobs."""
+        now_s = asyncio.get_running_loop().time()
+        jobs = set()
+        for job_id, queue in self._waiting.items():
+            while queue and (queue[0].turn.done() or spare.take(queue[0].tokens, now_s=now_s)):
+                resolve(queue.popleft().turn)
+                jobs.add(job_id)
+        return jobs
 
     def give(self, job_ids: Sequence[str], turns: Sequence[int]) -> None:
         """Let rows sleep until their turns: pairs of a job's number, from 1, and microseconds."""

@@ -25,9 +25,14 @@
 -- ARGV[8]  requests_used_us the server's count; empty: nothing heard
 -- ARGV[9]  tokens_heard     likewise
 -- ARGV[10] tokens_used_us
--- ARGV[11…] per job: its id, n, then n estimates of tokens, at most tokens_per_min each
+-- ARGV[11] spare            requests to reserve beforehand, while no limit binds, once all rows have
+--                           their turns; negative: so many were never used
+-- ARGV[12] spare_tokens     of each
+-- ARGV[13…] per job: its id, n, then n estimates of tokens, at most tokens_per_min each; 0 rows where
+--                           all its rows have gone with spare turns
 -- returns  {ask_again_us, cause, requests_per_min, tokens_per_min, is_heard, epoch, pause_us (left),
---          processes, then per granted request: number of its job in ARGV from 1, turn_us from now};
+--          processes, spare requests, then per granted request: number of its job in ARGV from 1,
+--          turn_us from now};
 --          cause of the wait: requests, tokens, pause, share, or none
 local TARGET_US, GAIN, GAIN_I, MOST = 200000, 0.8, 0.15, 0.9
 local FORGET_US, LARGE_US = 2500000, 800000
@@ -73,8 +78,9 @@ end
 local request_us, requests_per_min = pace_us('requests', ARGV[1])
 local token_us, tokens_per_min = pace_us('tokens', ARGV[2])
 s.tokens_us = s.tokens_us + ARGV[6] * token_us
+s.requests_us = s.requests_us + math.min(0, ARGV[11]) * request_us
 
-local jobs, at = {}, 11
+local jobs, at = {}, 13
 while at <= #ARGV do
     local count = tonumber(ARGV[at + 1])
     jobs[#jobs + 1] = {id = ARGV[at], next = at + 2, last = at + 1 + count, taken = 0, share = 1}
@@ -103,8 +109,33 @@ end
 local start_us = math.max(now_us, s.pause_us, s.requests_us - burst_us, s.tokens_us - burst_us)
 local window_us = share > 0.999 and math.huge or (now_us + horizon_us - start_us) * share
 local reply = {0, 'none', requests_per_min, tokens_per_min, s.heard_us > 0 and 1 or 0, s.epoch,
-    math.ceil(math.max(0, s.pause_us - now_us)), process_count}
+    math.ceil(math.max(0, s.pause_us - now_us)), process_count, 0}
 local taken_us = 0
+
+local function turn(tokens_cost_us)
+    local turn_us = math.max(now_us, s.pause_us)
+    local cause = turn_us > now_us and 'pause' or 'none'
+    if request_us > 0 and free_us(s.requests_us, request_us) > turn_us then
+        turn_us, cause = free_us(s.requests_us, request_us), 'requests'
+    end
+    if token_us > 0 and free_us(s.tokens_us, tokens_cost_us) > turn_us then
+        turn_us, cause = free_us(s.tokens_us, tokens_cost_us), 'tokens'
+    end
+    return turn_us, cause
+end
+local function debit(turn_us, tokens_cost_us)
+    if request_us > 0 then
+        s.requests_us = math.max(s.requests_us, turn_us) + request_us
+    end
+    if token_us > 0 then
+        s.tokens_us = math.max(s.tokens_us, turn_us) + tokens_cost_us
+    end
+    local cost_us = math.max(request_us, tokens_cost_us)
+    taken_us = taken_us + cost_us
+    return cost_us
+end
+
+local is_bound = false
 while true do
     local first
     for i, job in ipairs(jobs) do
@@ -117,34 +148,22 @@ while true do
     end
     local job = jobs[first]
     local tokens_cost_us = token_us * ARGV[job.next]
-    local turn_us = math.max(now_us, s.pause_us)
-    local cause = turn_us > now_us and 'pause' or 'none'
-    if request_us > 0 and free_us(s.requests_us, request_us) > turn_us then
-        turn_us, cause = free_us(s.requests_us, request_us), 'requests'
-    end
-    if token_us > 0 and free_us(s.tokens_us, tokens_cost_us) > turn_us then
-        turn_us, cause = free_us(s.tokens_us, tokens_cost_us), 'tokens'
-    end
+    local turn_us, cause = turn(tokens_cost_us)
     reply[2] = cause
-    if turn_us > now_us + horizon_us then
-        reply[1] = math.ceil(turn_us - now_us - horizon_us)
+    is_bound = turn_us > now_us + horizon_us or taken_us > 0 and taken_us >= window_us
+    if is_bound then
+        reply[1] = math.ceil(math.max(0, turn_us - now_us - horizon_us))
         break
     end
-    if taken_us > 0 and taken_us >= window_us then
-        break
-    end
-    if request_us > 0 then
-        s.requests_us = math.max(s.requests_us, turn_us) + request_us
-    end
-    if token_us > 0 then
-        s.tokens_us = math.max(s.tokens_us, turn_us) + tokens_cost_us
-    end
-    local cost_us = math.max(request_us, tokens_cost_us)
-    taken_us = taken_us + cost_us
-    job.taken = job.taken + math.max(cost_us, 1)
+    job.taken = job.taken + math.max(debit(turn_us, tokens_cost_us), 1)
     job.next = job.next + 1
     reply[#reply + 1] = first
     reply[#reply + 1] = math.ceil(turn_us - now_us)
+end
+local spare_cost_us = token_us * ARGV[12]
+while not is_bound and reply[9] < tonumber(ARGV[11]) and taken_us < window_us and turn(spare_cost_us) <= now_us do
+    debit(now_us, spare_cost_us)
+    reply[9] = reply[9] + 1
 end
 local stored = {}
 for i, name in ipairs(fields) do

@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from flavor.errors import RowError
 from tests.unit.worker.fakes import AwayRedis, CountingRedis
 from tests.unit.worker.making import until
+from worker.discovery import FIRST
 from worker.jobs import Limits
-from worker.limiter import FIRST, Limiter
+from worker.limiter import Limiter
 from worker.redis_client import run_script, text
 from worker.stop import Stop, StoppedError, StopReason
 
@@ -37,6 +38,7 @@ class Answer:
     epoch: int
     pause_us: int
     processes: int
+    spare: int
     granted: list[tuple[int, int]]
 
     @property
@@ -54,16 +56,18 @@ async def _ask(
     process: str = "p",
     difference: int = 0,
     heard: tuple[object, object, object, object] = ("", "", "", ""),
+    spare: tuple[int, int] = (0, 0),
 ) -> Answer:
-    args = [rpm, tpm, burst_us, horizon_us, process, difference, *heard]
+    args = [rpm, tpm, burst_us, horizon_us, process, difference, *heard, *spare]
     for job_id, tokens in jobs:
         args += [job_id, len(tokens), *tokens]
     reply = await run_script(redis, "reserve", keys=KEYS, args=args)
-    numbers = [int(value) for value in reply[8:]]
+    numbers = [int(value) for value in reply[9:]]
     return Answer(
         ask_again_us=int(reply[0]), cause=text(reply[1]), limits=(int(reply[2]), int(reply[3])),
         is_heard=bool(int(reply[4])), epoch=int(reply[5]), pause_us=int(reply[6]),
-        processes=int(reply[7]), granted=list(zip(numbers[::2], numbers[1::2], strict=True)),
+        processes=int(reply[7]), spare=int(reply[8]),
+        granted=list(zip(numbers[::2], numbers[1::2], strict=True)),
     )  # fmt: skip
 
 
@@ -169,6 +173,59 @@ async def test_jobs_share_the_pace_whatever_their_size(redis: Redis) -> None:
     answer = await _ask(redis, ("large", [1] * 100), ("small", [1] * 3), rpm=600)
 
     assert [number for number, _ in answer.granted][:6] == [1, 2, 1, 2, 1, 2]
+
+
+async def test_turns_are_spare_while_a_bucket_has_room_and_no_more_than_that(redis: Redis) -> None:
+    """6,000 a minute is one in 10,000 us; the burst of 100,000 us has room for ten and one more."""
+    answer = await _reserve(redis, *[1] * 3, rpm=6000, spare=(20, 0))
+
+    assert (answer.turns_us, answer.spare) == ([0, 0, 0], 8)
+
+
+async def test_tokens_bound_spare_turns_too(redis: Redis) -> None:
+    """60,000 a minute is one in 1,000 us: 100 fit into the burst."""
+    answer = await _reserve(redis, 40, tpm=60_000, spare=(20, 20))
+
+    assert (answer.turns_us, answer.spare) == ([0], 4)
+
+
+async def test_no_turn_is_spare_where_a_row_waits_for_its_own(redis: Redis) -> None:
+    waiting = await _reserve(redis, *[1] * 20, rpm=600, spare=(5, 0))
+    paused = await _pause(redis, 50_000)
+    after = await _reserve(redis, 1, rpm=600, spare=(5, 0))
+
+    assert (waiting.cause, waiting.spare) == ("requests", 0)
+    assert (paused, after.spare) == (1, 0)
+
+
+async def test_spare_turns_that_nobody_used_are_anothers(redis: Redis) -> None:
+    held = await _reserve(redis, rpm=6000, spare=(11, 0))
+    refused = await _reserve(redis, rpm=6000, spare=(11, 0), process="other")
+    await _reserve(redis, rpm=6000, spare=(-6, 0))
+    had = await _reserve(redis, rpm=6000, spare=(11, 0), process="other")
+
+    assert held.spare == 11
+    assert refused.spare <= 1  # by the time between the calls
+    assert 6 <= refused.spare + had.spare <= 8
+
+
+async def test_giving_back_fills_a_bucket_no_further_than_its_burst(redis: Redis) -> None:
+    await _reserve(redis, rpm=6000, spare=(-1000, 0))
+
+    answer = await _reserve(redis, *[1] * 13, rpm=6000)
+
+    assert answer.turns_us.count(0) == 11
+
+
+async def test_a_job_whose_rows_go_with_spare_turns_has_its_share_of_what_is_free(
+    redis: Redis,
+) -> None:
+    await _ask(redis, ("large", []), rpm=600, process="one")
+
+    answer = await _ask(redis, ("small", [1] * 300), rpm=600, process="two")
+
+    assert answer.processes == 2
+    assert 5 <= len(answer.granted) <= 7  # half of a second's ten, and one of the burst
 
 
 async def test_settling_gives_back_exactly_what_was_not_used(redis: Redis) -> None:
@@ -277,6 +334,38 @@ async def test_rows_that_wait_together_share_one_call(redis: Redis) -> None:
     assert len(counting.calls) <= 2
 
 
+async def test_rows_that_follow_others_go_without_a_call(redis: Redis) -> None:
+    counting = CountingRedis(redis)
+    limiter = Limiter(cast("Redis", counting), KEYS, Limits(requests_per_min=10**6))
+
+    async with _serving(limiter):
+        await asyncio.gather(*(limiter.reserve(1, Stop()) for _ in range(20)))
+        calls = len(counting.calls)
+        for _ in range(20):  # none of these gives another task its turn
+            await limiter.reserve(1, Stop())
+
+    assert len(counting.calls) == calls
+
+
+@pytest.mark.parametrize("met_by", ["itself", "another"])
+async def test_turns_held_before_a_pause_are_void_after_it(redis: Redis, met_by: str) -> None:
+    """6,000 a minute is one in 10 ms. Else what was held would follow the pause in one burst."""
+    limits = Limits(requests_per_min=6000)
+    limiter, other = Limiter(redis, KEYS, limits), Limiter(redis, KEYS, limits)
+    loop = asyncio.get_running_loop()
+    async with _serving(limiter, other):
+        await asyncio.gather(*(limiter.reserve(1, Stop()) for _ in range(4)))
+        await (limiter if met_by == "itself" else other).pause(0.1)
+        ends_s = loop.time() + 0.1
+        if met_by == "another":
+            await limiter.reserve(1, Stop())  # it does not know yet, and asks
+            await until(lambda: bool(limiter.waiting_for))
+
+        await asyncio.gather(*(limiter.reserve(1, Stop()) for _ in range(6)))
+
+    assert loop.time() - ends_s >= 0.045
+
+
 async def test_a_row_that_comes_while_others_ask_waits_for_the_next_call_alone(
     redis: Redis,
 ) -> None:
@@ -353,9 +442,9 @@ async def test_differences_travel_with_the_next_reservation(redis: Redis) -> Non
         limiter.settle(100, 130)
 
         await limiter.reserve(100, Stop())
+        await until(lambda: sum(args[5] for args in counting.args) == -30)
 
     assert set(counting.calls) == {"reserve"}
-    assert sum(args[5] for args in counting.args) == -30
 
 
 async def test_a_row_above_a_whole_minutes_limit_is_refused_at_once(redis: Redis) -> None:
