@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from flavor.errors import InputError, StoreError
+from producer.terminal import console
 from worker.jobs import JobState, Verdict
 from worker.status import JobStatus
 
@@ -32,9 +33,9 @@ async def watch(read: ReadStatus, *, each: Callable[[], None] = lambda: None) ->
     Raises:
         InputError: nobody knows the job.
     """
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
+    shown_on = console(stderr=True)
+    if shown_on.is_terminal:
+        with Live(console=shown_on, refresh_per_second=4, transient=True) as live:
             return await _follow(read, each, lambda status: live.update(_display(status)))
     printer = _LinePrinter()
     return await _follow(read, each, printer.show)
@@ -92,7 +93,7 @@ def progress_line(status: JobStatus) -> str:
 def _display(status: JobStatus) -> Group:
     facts = Table.grid(padding=(0, 3))
     facts.add_row(
-        f"[bold]{status.rows_done:,}[/] of {status.rows_total:,} rows",
+        Text.assemble((f"{status.rows_done:,}", "bold"), f" of {status.rows_total:,} rows"),
         f"{status.rows_per_s:,.0f} rows/s",
         _tokens(status),
         money(status.cost_usd),

@@ -7,21 +7,21 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from producer.local import LocalResult
 from producer.progress import summary_table
+from producer.terminal import console
 
 _UI_PORT = 5000  # source: mlflow ui --help
 
 
 def print_summary(result: LocalResult) -> None:
     """Figures and links, to stderr; the job's id alone to stdout, for scripts."""
-    console = Console(stderr=True)
-    console.print(summary_table(result.status))
+    shown_on = console(stderr=True)
+    shown_on.print(summary_table(result.status))
     for line in links(result):
-        console.print(line, soft_wrap=True, highlight=False)
+        shown_on.print(line, soft_wrap=True)
     print(result.status.job_id)  # noqa: T201 - the command's output
 
 
@@ -57,5 +57,5 @@ def print_demo(result: LocalResult) -> None:
         table.add_column(name, overflow="ellipsis", no_wrap=name != "text")
     for row in result.preview:
         table.add_row(*(str(row[name]) for name in ("row", "text", "answer", "tokens")))
-    Console(stderr=True).print(table)
+    console(stderr=True).print(table)
     print_summary(result)

@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import click
-from rich.console import Console
 
 from producer.estimate import Estimate, estimate_job
 from producer.estimate_table import estimate_table
@@ -18,9 +17,8 @@ from producer.intake import SubmitOptions
 from producer.local import LocalOptions
 from producer.measure import measure
 from producer.options import job_options, submit_values
+from producer.terminal import console
 from worker.settings import read_settings
-
-_PIPE_WIDTH = 240
 
 
 @click.command()
@@ -60,6 +58,4 @@ def _print(found: Estimate, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        # In a pipe there is no width to fit: nothing shall be cut.
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        Console(width=width, highlight=False).print(estimate_table(found))
+        console().print(estimate_table(found))

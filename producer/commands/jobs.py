@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime
 
 import anyio
 import click
-from rich.console import Console
 from rich.table import Table
 
 from producer.progress import money
 from producer.reading import read_jobs
 from producer.services import open_services
+from producer.terminal import console
 from worker.settings import read_settings
 from worker.status import JobStatus
 
-_PIPE_WIDTH = 240
 _COLUMNS = ("JOB", "NAME", "STATE", "CREATED", "ROWS", "DEAD", "TOKENS", "COST")
 _NUMBERS = frozenset(("ROWS", "DEAD", "TOKENS", "COST"))
 _SPARED = ("CREATED", "TOKENS", "DEAD", "COST", "NAME")
@@ -34,9 +32,8 @@ def jobs(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([status.to_json() for status in found]))
     else:
-        # In a pipe there is no width to fit: nothing shall be cut.
-        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-        console.print(_table(found, width=console.width))
+        shown_on = console()
+        shown_on.print(_table(found, width=shown_on.width))
 
 
 async def _read() -> list[JobStatus]:

@@ -6,11 +6,11 @@ import json
 
 import anyio
 import click
-from rich.console import Console
 
 from producer.progress import summary_table
 from producer.reading import read_status
 from producer.services import open_services
+from producer.terminal import console
 from worker.settings import read_settings
 from worker.status import JobStatus
 
@@ -24,7 +24,7 @@ def status(job_id: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.to_json()))
     else:
-        Console().print(summary_table(found))
+        console().print(summary_table(found))
 
 
 async def _read(job_id: str) -> JobStatus:

@@ -7,13 +7,13 @@ from functools import partial
 
 import anyio
 import click
-from rich.console import Console
 
 from producer.exits import exit_status
 from producer.progress import summary_table
 from producer.progress import watch as follow
 from producer.reading import read_status
 from producer.services import open_services
+from producer.terminal import console
 from worker.settings import read_settings
 from worker.status import JobStatus
 
@@ -23,7 +23,7 @@ from worker.status import JobStatus
 def watch(job_id: str) -> None:
     """Follow a running job from anywhere; leaving does not stop it."""
     last = anyio.run(_watch, job_id)
-    Console(stderr=True).print(summary_table(last))
+    console(stderr=True).print(summary_table(last))
     sys.exit(exit_status(last))
 
 
