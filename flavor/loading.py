@@ -22,7 +22,7 @@ from flavor.errors import InputError, TrackingError, is_unreachable
 from flavor.params import check_params, overlay
 from flavor.prompts import read_prompt
 from flavor.redact import redact, redact_url
-from flavor.spec import ModelSpec, read_slots
+from flavor.spec import TEXT_ALIASES, ModelSpec, read_slots
 from flavor.template import Syntax
 from flavor.types import Json, Task
 
@@ -196,7 +196,14 @@ def _openai_spec(
 
 def _pyfunc_spec(uri: str, logged: Model, *, location: _Location) -> ModelSpec:
     inputs = logged.signature.inputs if logged.signature else None
-    names = inputs.required_input_names() if inputs and inputs.has_input_names() else []
+    variables: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = {}
+    if inputs and inputs.has_input_names():
+        variables = tuple(inputs.required_input_names())
+        optional = tuple(inputs.optional_input_names())
+    elif inputs and not inputs.is_tensor_spec() and len(inputs.inputs) == 1:
+        variables, aliases = ("text",), {"text": TEXT_ALIASES}
     return ModelSpec(
         uri=uri,
         resolved_uri=location.uri,
@@ -204,7 +211,10 @@ def _pyfunc_spec(uri: str, logged: Model, *, location: _Location) -> ModelSpec:
         registered_name=location.name,
         registered_version=location.version,
         task=Task.PYFUNC,
-        variables=tuple(names),
+        variables=variables,
+        aliases=aliases,
+        optional=optional,
+        takes_whole_rows=not (variables or optional),
         params=_param_defaults(logged.signature),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from flavor.errors import ErrorInfo, InputError, RowError
 from flavor.loading import read_spec
 from flavor.params import RequestParams, check_params, overlay, sort_params
-from flavor.pyfunc import PyfuncModel, load_pyfunc
+from flavor.pyfunc import PyfuncModel, check_pyfunc_params, load_pyfunc
 from flavor.replies import (
     Reader,
     RowReply,
@@ -31,6 +31,7 @@ __all__ = [
     "PyfuncModel",
     "RowReply",
     "check_params",
+    "check_pyfunc_params",
     "load_model",
     "read_spec",
 ]

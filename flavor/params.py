@@ -50,7 +50,7 @@ class RequestParams:
 def check_params(task: Task, params: Mapping[str, Json]) -> None:
     """Refuse parameters that the task does not have or that cannot work in a batch.
 
-    A pyfunc's parameters are in its own signature and are checked when it is loaded.
+    A pyfunc's parameters are in its own signature: see ``pyfunc.check_pyfunc_params``.
 
     Raises:
         InputError: names the first offender and, where there is one, what was probably meant.

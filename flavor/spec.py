@@ -14,6 +14,9 @@ from flavor.types import Json, Task
 IMPLICIT_MESSAGE: Mapping[str, Json] = {"role": "user", "content": "{content}"}
 IMPLICIT_PROMPT = "{prompt}"
 
+TEXT_ALIASES = ("input", "content")
+"""Of ``text``, the column of a model that takes one nameless text."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
@@ -24,6 +27,8 @@ class ModelSpec:
     text goes into an *implicit* variable; ``aliases`` are the columns accepted in its stead, and
     ``accepts_messages`` says that a chat history in a ``messages`` column is, too. ``params`` are
     the logged parameters, overlaid by the defaults of the signature's.
+
+    A pyfunc may have ``optional`` inputs, or, where it names none, it ``takes_whole_rows``.
     """
 
     uri: str
@@ -38,6 +43,8 @@ class ModelSpec:
     variables: tuple[str, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     accepts_messages: bool = False
+    optional: tuple[str, ...] = ()
+    takes_whole_rows: bool = False
     params: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -66,7 +73,7 @@ def compile_template(task: Task, template: Json, *, syntax: Syntax) -> Template:
 def read_slots(task: Task, template: Json, *, syntax: Syntax, column: str | None) -> Slots:
     """What rows must supply. ``column`` is the signature's only named input, if any."""
     if task is Task.EMBEDDINGS:
-        return _implicit("text", ("input", "content"), column=column)
+        return _implicit("text", TEXT_ALIASES, column=column)
     compiled = compile_template(task, template, syntax=syntax)
     if task is Task.CHAT and not (template and compile_messages(template, syntax).variables):
         return _implicit("content", ("text",), column=column, accepts_messages=True)

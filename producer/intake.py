@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from flavor.errors import InputError
-from flavor.model import ModelSpec, check_params, read_spec
+from flavor.model import ModelSpec, check_params, check_pyfunc_params, read_spec
 from flavor.prices import Price, find_price, parse_price
 from flavor.types import Json, Task
 from producer.caps import checked_cap
@@ -26,7 +26,6 @@ _BATCH_SIZES = {Task.EMBEDDINGS: 2048}
 """An embeddings batch fills one request. Source: openai 3.54.0, resources/embeddings.py."""
 
 PARAMS_COLUMN = "params"
-"""Where a row may carry request parameters of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +92,8 @@ def read_asked(settings: Settings, options: SubmitOptions) -> Asked:
     """
     model = _read_model(options)
     check_params(model.task, options.params)
+    if model.task is Task.PYFUNC:
+        check_pyfunc_params(model, options.params)
     if options.trace and model.task is Task.PYFUNC:
         raise InputError("--trace shows requests, and this model sends none of ours")
     price = _price(options, model)
@@ -120,21 +121,22 @@ def open_rows(asked: Asked) -> tuple[Records, SourceRows]:
     records = read_records(options.input_path, input_format=options.input_format)
     rows = read_rows(
         records,
-        Wanted(
-            variables=model.variables,
-            aliases=model.aliases,
-            accepts_messages=model.accepts_messages,
-        ),
+        Wanted.by(model),
         options=SourceOptions(
             columns=options.columns,
             id_column=options.id_column,
-            params_column=PARAMS_COLUMN,
+            params_column=params_column(model.task),
             limit=options.limit,
             on_null=options.on_null,
         ),
         check_params=lambda params: check_params(model.task, params),
     )
     return records, rows
+
+
+def params_column(task: Task) -> str | None:
+    """Where a row may carry request parameters of its own; to a pyfunc such a column is data."""
+    return None if task is Task.PYFUNC else PARAMS_COLUMN
 
 
 def _read_model(options: SubmitOptions) -> ModelSpec:

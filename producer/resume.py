@@ -170,11 +170,7 @@ class _BatchReader:
         self._spec = spec
         self._folder = folder
         self._inputs = InputReader(runs, spec, folder)
-        self._wanted = Wanted(
-            variables=model.variables,
-            aliases=model.aliases,
-            accepts_messages=model.accepts_messages,
-        )
+        self._wanted = Wanted.by(model)
 
     def batches(self, redo: frozenset[Verdict], totals: Totals) -> Iterator[OpenBatchInput]:
         """Batches with rows to send; what stays of the others is added to ``totals``."""

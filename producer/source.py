@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flavor.errors import InputError
+from flavor.spec import ModelSpec
 from flavor.types import Json, Row
 from producer.files import listed
 from producer.formats import TEXT_COLUMN, Format, Record
@@ -27,12 +28,26 @@ class Wanted:
 
     ``aliases`` are column names accepted instead of a variable's own, in order of preference. With
     ``accepts_messages`` a column of that name (a list of ``{"role", "content"}`` or its JSON text)
-    can stand for the only variable.
+    can stand for the only variable. ``optional`` columns are taken where they are there; a model
+    that ``takes_whole_rows`` gets all columns but the ids.
     """
 
     variables: tuple[str, ...]
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     accepts_messages: bool = False
+    optional: tuple[str, ...] = ()
+    takes_whole_rows: bool = False
+
+    @classmethod
+    def by(cls, model: ModelSpec) -> Wanted:
+        """What this model wants."""
+        return cls(
+            variables=model.variables,
+            aliases=model.aliases,
+            accepts_messages=model.accepts_messages,
+            optional=model.optional,
+            takes_whole_rows=model.takes_whole_rows,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +163,19 @@ class _Columns:
     def values_of(self, record: Record) -> dict[str, Json]:
         """Fill every variable by the name of a column, and never by its place."""
         there = record.values
+        if self._wanted.takes_whole_rows:
+            return {name: there[name] for name in there if name != self.options.id_column}
         if self._has_messages and self._messages_column in there:
             return {MESSAGES_COLUMN: _messages(there[self._messages_column], record)}
+        values = self._variables_of(record)
+        for name in self._wanted.optional:
+            column = self._given.get(name, name)
+            if column in there:
+                values[name] = there[column]
+        return values
+
+    def _variables_of(self, record: Record) -> dict[str, Json]:
+        there = record.values
         values = {}
         for variable, candidates in self._candidates:
             for column in candidates:
@@ -201,7 +227,7 @@ class _Columns:
 def _given_columns(wanted: Wanted, options: SourceOptions) -> dict[str, str]:
     """Read ``--column`` by variable; an alias stands for its variable."""
     variable_of = {alias: v for v in wanted.variables for alias in wanted.aliases.get(v, ())}
-    variable_of.update({v: v for v in wanted.variables})
+    variable_of.update({v: v for v in (*wanted.variables, *wanted.optional)})
     if wanted.accepts_messages:
         variable_of[MESSAGES_COLUMN] = MESSAGES_COLUMN
     given: dict[str, str] = {}
@@ -220,7 +246,7 @@ def _given_columns(wanted: Wanted, options: SourceOptions) -> dict[str, str]:
 
 def _params_column(wanted: Wanted, options: SourceOptions) -> str | None:
     """None where the column of that name is data: a variable's, or the ids."""
-    taken = {*wanted.variables, *options.columns.values(), options.id_column}
+    taken = {*wanted.variables, *wanted.optional, *options.columns.values(), options.id_column}
     return None if options.params_column in taken else options.params_column
 
 

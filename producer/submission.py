@@ -13,7 +13,7 @@ from itertools import islice
 
 from flavor.errors import BatchError
 from flavor.model import ModelSpec
-from producer.intake import PARAMS_COLUMN, Asked
+from producer.intake import Asked, params_column
 from producer.pilot import keep
 from producer.preparing import Prepared
 from producer.prompt import log_prompt_model
@@ -107,7 +107,7 @@ def _job_spec(prepared: Prepared, model: ModelSpec, *, job_id: str, name: str) -
         params=options.params,
         columns=options.columns,
         id_column=options.id_column,
-        params_column=PARAMS_COLUMN,
+        params_column=params_column(model.task),
         price=asked.price,
         limits=asked.limits,
         cap=asked.cap,

@@ -273,3 +273,20 @@ def test_rows_can_be_taken_one_by_one() -> None:
     assert next(source_rows).row.values == {"text": "a"}
     with pytest.raises(StopIteration):
         next(source_rows)
+
+
+def test_optional_columns_are_taken_where_they_are_there() -> None:
+    wanted = Wanted(variables=("a",), optional=("b", "c"))
+
+    made = rows({"a": 1, "b": None}, {"a": 2, "x": 3}, wanted=wanted, columns={"b": "x"})
+
+    assert values(made) == [{"a": 1}, {"a": 2, "b": 3}]
+
+
+def test_whole_rows_are_all_columns_but_the_ids() -> None:
+    wanted = Wanted(variables=(), takes_whole_rows=True)
+
+    made = rows({"id": "r1", "a": None, "params": "p"}, wanted=wanted, id_column="id",
+                params_column=None)  # fmt: skip
+
+    assert values(made) == [{"a": None, "params": "p"}]
