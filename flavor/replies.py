@@ -7,13 +7,14 @@ others of its pack live.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
+
+import pybase64
 
 from flavor.errors import ErrorInfo, RowError, TransientError
 from flavor.tokens import estimate_tokens
@@ -143,7 +144,7 @@ def _vector(embedding: Json) -> bytes:
 def _decode(text: str) -> bytes:
     """Little-endian float32 already (source: openai 3.54.0, resources/embeddings.py)."""
     try:
-        return base64.b64decode(text, validate=True)
+        return pybase64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError("an embedding that is not base64") from error
 
