@@ -66,9 +66,16 @@ def write_part(path: Path, outcomes: Sequence[Outcome], task: Task) -> None:
     ]
     arrays.insert(schema.get_field_index("output"), _outputs(ordered, task))
     table = pa.Table.from_arrays(arrays, schema=schema)
-    # Vectors do not repeat: to look for a dictionary of them took half of the time to write a part.
-    repeating = [name for name in schema.names if name != "output" or task is not Task.EMBEDDINGS]
-    pq.write_table(table, path, compression="zstd", use_dictionary=repeating)
+    # Vectors neither repeat nor compress nor have a useful least and most: to look for a dictionary
+    # took half of the time to write a part, to compress them by 7 % and to compare a third of it.
+    usual = [name for name in schema.names if name != "output" or task is not Task.EMBEDDINGS]
+    pq.write_table(
+        table,
+        path,
+        compression=dict.fromkeys(usual, "zstd"),
+        use_dictionary=usual,
+        write_statistics=usual,
+    )
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -64,6 +64,17 @@ def test_the_columns_are_those_that_other_tools_read(tmp_path: Path) -> None:
     assert part.num_rows == len(TEXTS)
 
 
+def test_vectors_are_stored_as_they_are(tmp_path: Path) -> None:
+    """To compress them or to note the least and the most of them takes time and gives nothing."""
+    path = _written(tmp_path / "part", [make_outcome(0, output=_vector(0.5, -1))], Task.EMBEDDINGS)
+
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    plain = {column.path_in_schema for column in columns if column.compression == "UNCOMPRESSED"}
+    uncounted = {column.path_in_schema for column in columns if not column.is_stats_set}
+    assert plain == uncounted == {"output.list.element"}
+
+
 def test_embeddings_are_lists_of_float32(tmp_path: Path) -> None:
     outcomes = [
         make_outcome(0, output=_vector(0.5, -1, 2)),
