@@ -103,7 +103,7 @@ def test_rows_of_different_params_share_no_request() -> None:
     [
         (Task.CHAT, {}, 1),
         (Task.COMPLETIONS, {}, 16),
-        (Task.EMBEDDINGS, {}, 2048),
+        (Task.EMBEDDINGS, {}, 256),
         (Task.EMBEDDINGS, {"batch_size": 3}, 3),
         (Task.EMBEDDINGS, {"batch_size": 9999}, 2048),
     ],
