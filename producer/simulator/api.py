@@ -15,7 +15,7 @@ import orjson
 
 from producer.simulator.capacity import Capacity
 from producer.simulator.draws import joint_key, prompt_key
-from producer.simulator.embeddings import read_embedding
+from producer.simulator.embeddings import Vectors, read_embedding
 from producer.simulator.errors import ApiError, check_context, check_key, check_model, out_of_quota
 from producer.simulator.faults import Fault, FaultDrawer
 from producer.simulator.latency import latency_s
@@ -60,9 +60,8 @@ class _Asked:
 class SimulatedApi:
     """One simulation.
 
-    Mutable state: the settings in force, the counts, the limits' accounts, how often prompts
-    were seen by the faults, who is worked on, the tokens each key has used of its quota, the last
-    serial number.
+    Mutable state: the settings in force, the counts, the limits' accounts, how often the faults saw
+    prompts, who is worked on, the tokens each key has used of its quota, vectors, the last serial.
     """
 
     def __init__(
@@ -75,6 +74,7 @@ class SimulatedApi:
         self._faults = FaultDrawer()
         self._capacity = Capacity()
         self._used_tokens: dict[str, int] = {}
+        self._vectors = Vectors()
         self._serial = 0
 
     def handle(self, request: Request) -> Response:
@@ -225,6 +225,8 @@ class SimulatedApi:
             created_s=int(now_s),
             cached_share=self.settings.cached_share,
             is_shuffled=self.settings.shuffle_embeddings,
+            vectors=self._vectors,
+            keep_vectors=self.settings.keep_vectors,
         )
 
     def _error_response(

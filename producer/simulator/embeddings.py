@@ -5,13 +5,13 @@ two texts have the same vector. Two fixed random tables per model are all that i
 a whole random vector per word looked the same and took four times as long.)
 """
 
-import base64
 from functools import lru_cache
-from typing import Any
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+import pybase64
 
 from producer.simulator.draws import draw_int
 from producer.simulator.errors import ApiError, missing
@@ -29,7 +29,30 @@ _NOISE = 0.02  # a word's weight in a dimension is 1
 _DIMENSIONS = {"text-embedding-3-large": 3072}
 _DEFAULT_DIMENSIONS = 1536
 
-Vector = npt.NDArray[np.float32]
+Vector: TypeAlias = npt.NDArray[np.float32]
+Encoded: TypeAlias = str | Vector
+"""A vector as the wire has it: its bytes in base64, or an array."""
+
+
+class Vectors:
+    """The last vectors that were made, so that a text that comes again costs next to nothing."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, text: str, *, key: int, request: ModelRequest, seed: int, most: int) -> Encoded:
+        """A text's vector, which is kept beside at most ``most`` others."""
+        name = (key, request.openai_model, request.dimensions, request.is_base64, seed)
+        found = self._kept.get(name)
+        if found is None:
+            found = embedding(text, key=key, request=request, seed=seed)
+            while len(self._kept) >= max(most, 1):
+                del self._kept[next(iter(self._kept))]
+            self._kept[name] = found
+        return found
 
 
 def read_embedding(body: Body, *, openai_model: str) -> ModelRequest:
@@ -64,8 +87,8 @@ def full_dimensions(openai_model: str) -> int:
     return _DIMENSIONS.get(openai_model, _DEFAULT_DIMENSIONS)
 
 
-def embedding(text: str, *, key: int, request: ModelRequest, seed: int) -> Any:  # noqa: ANN401 - either of the wire's two encodings
-    """A text's vector of length 1, as the wire has it: an array, or its bytes in base64."""
+def embedding(text: str, *, key: int, request: ModelRequest, seed: int) -> Encoded:
+    """A text's vector of length 1."""
     full = full_dimensions(request.openai_model)
     places, noises = _tables(full, seed=seed)
     own = draw_int("embedding", seed=seed, openai_model=request.openai_model, key=key)
@@ -77,9 +100,9 @@ def embedding(text: str, *, key: int, request: ModelRequest, seed: int) -> Any: 
     return _encoded(vector[: request.dimensions or full], is_base64=request.is_base64)
 
 
-def _encoded(vector: Vector, *, is_base64: bool) -> str | Vector:
-    unit: Vector = (vector / np.sqrt(vector @ vector)).astype(np.float32)
-    return base64.b64encode(unit.tobytes()).decode() if is_base64 else unit
+def _encoded(vector: Vector, *, is_base64: bool) -> Encoded:
+    unit: Vector = (vector / np.sqrt(vector @ vector)).astype(np.float32, copy=False)
+    return pybase64.b64encode_as_string(unit.data) if is_base64 else unit
 
 
 @lru_cache(maxsize=4)

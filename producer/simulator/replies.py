@@ -1,11 +1,11 @@
 """Answers as OpenAI writes them: the objects of the three endpoints and of the model list."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from producer.simulator.answers import Answer, answer
-from producer.simulator.embeddings import embedding
+from producer.simulator.embeddings import Vectors
 from producer.simulator.requests import Endpoint, ModelRequest
 
 FINGERPRINT = "simulated"
@@ -29,6 +29,8 @@ class Origin:
     created_s: int
     cached_share: float = 0.0
     is_shuffled: bool = False
+    vectors: Vectors = field(default_factory=Vectors)
+    keep_vectors: int = 0
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: see ``ModelRequest``
@@ -152,7 +154,9 @@ def _embeddings(request: ModelRequest, *, keys: tuple[int, ...], origin: Origin)
         {
             "object": "embedding",
             "index": index,
-            "embedding": embedding(text, key=key, request=request, seed=origin.seed),
+            "embedding": origin.vectors.of(
+                text, key=key, request=request, seed=origin.seed, most=origin.keep_vectors
+            ),
         }
         for index, (text, key) in enumerate(zip(request.texts, keys, strict=True))
     ]

@@ -87,6 +87,9 @@ class SimulatorSettings(BaseModel):
     keep_texts: int = Field(
         1000, ge=0, description="How many prompts GET /stats?texts=1 can show; the rest is hashed."
     )
+    keep_vectors: int = Field(
+        1000, ge=0, description="How many vectors are kept for when their texts come again."
+    )
     access_log: bool = Field(False, description="Log every request (never its text) to stderr.")
 
     @field_validator("models", "keys", mode="before")

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from producer.simulator.embeddings import Vectors, read_embedding
+
 
 def vectors(asked: Any) -> npt.NDArray[np.float32]:
     assert asked.status == 200, asked.body
@@ -73,6 +75,29 @@ def test_the_same_text_has_the_same_vector_in_any_company(make_desk: Callable[..
 
     assert np.array_equal(alone[0], packed[1])
     assert not np.allclose(alone[0], other_seed[0])
+
+
+def test_a_kept_vector_is_that_of_its_text_model_and_length(make_desk: Callable[..., Any]) -> None:
+    asked: list[dict[str, Any]] = [{}, {"dimensions": 8}, {"model": "text-embedding-3-large"}]
+    keeping = make_desk(keep_vectors=100)
+
+    first = [vectors(keeping.embed(["a", "b"], **options)) for options in asked]
+    again = [vectors(keeping.embed(["b", "a"], **options)) for options in asked]
+
+    for (a, b), (b_again, a_again), options in zip(first, again, asked, strict=True):
+        assert np.array_equal(a, a_again)
+        assert np.array_equal(b, b_again)
+        assert np.array_equal(a, vectors(make_desk(keep_vectors=0).embed("a", **options))[0])
+
+
+def test_no_more_vectors_are_kept_than_were_asked_for() -> None:
+    kept = Vectors()
+    request = read_embedding({"input": ["a"]}, openai_model="text-embedding-3-small")
+
+    for key in range(9):
+        kept.of("a", key=key, request=request, seed=0, most=3)
+
+    assert len(kept) == 3
 
 
 def test_tokens_are_accepted(desk: Any) -> None:
