@@ -2,7 +2,8 @@
 --
 -- A process may have as many as its quota. What one gives up is another's only when it has said so, so the
 -- sum never exceeds the limit. Shares are even, up to what each has use for, and where there are fewer
--- permits than processes, they go round.
+-- permits than processes, they go round. A process that does not call any more is dead, and its share the
+-- others'; but after a silence of all of them (Redis was away) each has the time of a share to call again.
 --
 -- The limit adapts by additive increase and multiplicative decrease. Signs of too many: refusals for want
 -- of capacity, and a latency that grows in proportion to the number in flight: more of them bring nothing.
@@ -10,6 +11,8 @@
 -- KEYS[1]  concurrency      HASH   limit, threshold (it doubles below, and grows by steps above), window_us
 --                                  (its start), and since then answers, latency_us (sum), overloads,
 --                                  is_full; hold_us (no increase before),
+--                                  called_us (by anybody, the last time), resumed_us (end of the last
+--                                  silence);
 --                                  latency_B, at_B, seen_B (mean latency at about 2^B in flight, at how
 --                                  many exactly, and when)
 -- KEYS[2]  shares           HASH   process -> "in_flight demand quota until_us"
@@ -30,12 +33,20 @@ local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local share_us, in_flight, demand, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
+local calls = redis.call('HMGET', KEYS[1], 'called_us', 'resumed_us')
+local resumed_us = tonumber(calls[2]) or 0
+if calls[1] and now_us - calls[1] > share_us / 2 then
+    resumed_us = now_us
+end
+redis.call('HSET', KEYS[1], 'called_us', string.format('%.0f', now_us), 'resumed_us', string.format('%.0f', resumed_us))
+redis.call('EXPIRE', KEYS[1], 3600)
+
 local shares, claimed, flying = {{name = ARGV[1], demand = demand}}, 0, in_flight
 local all = redis.call('HGETALL', KEYS[2])
 for at = 1, #all, 2 do
     local theirs, wanted, quota, until_us = string.match(all[at + 1], '^(%d+) (%d+) (%d+) (%d+)$')
     if all[at] ~= ARGV[1] then
-        if tonumber(until_us) > now_us then
+        if tonumber(until_us) > now_us or now_us - resumed_us <= share_us then
             shares[#shares + 1] = {name = all[at], demand = tonumber(wanted)}
             claimed = claimed + math.max(theirs, quota)
             flying = flying + theirs
@@ -97,7 +108,6 @@ if ARGV[6] == '1' then
         stored[2 * i - 1], stored[2 * i] = name, string.format(name == 'limit' and '%.3f' or '%.0f', s[name])
     end
     redis.call('HSET', KEYS[1], unpack(stored))
-    redis.call('EXPIRE', KEYS[1], 3600)
     limit = math.min(limit, math.floor(s.limit))
 end
 

@@ -78,10 +78,24 @@ async def test_a_process_gets_no_more_than_it_has_use_for(redis: Redis) -> None:
 
 
 async def test_a_dead_process_leaves_its_share_to_the_others(redis: Redis) -> None:
-    await _look(redis, "dead", most=10, share_us=30_000)
-    await asyncio.sleep(0.04)
+    await _look(redis, "dead", most=10, share_us=50_000)
+    with anyio.fail_after(10):
+        while (await _look(redis, "b", most=10, share_us=50_000))[0] < 10:
+            await asyncio.sleep(0.005)
 
-    assert await _look(redis, "b", most=10) == (10, 10)
+
+async def test_after_a_silence_of_all_processes_each_has_time_to_call_again(redis: Redis) -> None:
+    """Redis was away for longer than a share counts: what the others have in flight still is."""
+    for name in ("a", "b", "a", "b"):
+        await _look(redis, name, most=10, in_flight=5, share_us=50_000)
+    await asyncio.sleep(0.06)
+
+    first_back = await _look(redis, "b", most=10, in_flight=5, share_us=50_000)
+    with anyio.fail_after(10):
+        while (await _look(redis, "b", most=10, in_flight=5, share_us=50_000))[0] < 10:
+            await asyncio.sleep(0.005)  # the other one has died meanwhile
+
+    assert first_back == (5, 10)
 
 
 @pytest.mark.parametrize("demands", [(1000, 1000, 1000), (256, 2, 1)])
