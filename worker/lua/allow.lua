@@ -2,11 +2,13 @@
 --
 -- What is spent stands in the job's counts, which its outcomes make. What a process holds comes on top:
 -- its requests in flight, its answers that are not in a checkpoint yet, and a spare for the next ones. A
--- process that dies gives back what it holds by expiry.
+-- process that dies gives back what it holds by expiry; but after a silence of all of them (Redis was away)
+-- each has the time of a hold to call again.
 --
 -- KEYS[1]  job              HASH   cap_tokens, cap_pico (USD * 10^12); absent where there is no such cap
 -- KEYS[2]  counts           HASH   tokens_total, cost_pico
--- KEYS[3]  held             HASH   process -> "tokens pico until_us"
+-- KEYS[3]  held             HASH   process -> "tokens pico until_us"; called_us (by anybody, the last time),
+--                                  resumed_us (end of the last silence)
 -- ARGV[1]  process
 -- ARGV[2]  hold_us          how long what it holds counts, unless it calls again
 -- ARGV[3]  tokens           that it holds now, without its spare, which this call takes back
@@ -24,12 +26,18 @@ for i, count in ipairs(redis.call('HMGET', KEYS[2], 'tokens_total', 'cost_pico')
     caps[i] = tonumber(caps[i]) or math.huge
     spent[i] = tonumber(count) or 0
 end
-local others = {0, 0}
+local calls = redis.call('HMGET', KEYS[3], 'called_us', 'resumed_us')
+local resumed_us = tonumber(calls[2]) or 0
+if calls[1] and now_us - calls[1] > ARGV[2] / 2 then
+    resumed_us = now_us
+end
+local others, holders = {0, 0}, 0
 local all = redis.call('HGETALL', KEYS[3])
 for at = 1, #all, 2 do
     local tokens, pico, until_us = string.match(all[at + 1], '^(%d+) (%d+) (%d+)$')
-    if all[at] ~= ARGV[1] then
-        if tonumber(until_us) > now_us then
+    if tokens and all[at] ~= ARGV[1] then
+        if tonumber(until_us) > now_us or now_us - resumed_us <= tonumber(ARGV[2]) then
+            holders = holders + 1
             others[1], others[2] = others[1] + tokens, others[2] + pico
         else
             redis.call('HDEL', KEYS[3], all[at])
@@ -62,8 +70,15 @@ end
 if held[1] + held[2] + spare[1] + spare[2] > 0 then
     redis.call('HSET', KEYS[3], ARGV[1],
         string.format('%.0f %.0f %.0f', held[1] + spare[1], held[2] + spare[2], now_us + ARGV[2]))
-    redis.call('EXPIRE', KEYS[3], math.ceil(ARGV[2] / 1000000) + 60)
+    holders = holders + 1
 else
     redis.call('HDEL', KEYS[3], ARGV[1])
+end
+if holders > 0 then
+    redis.call('HSET', KEYS[3], 'called_us', string.format('%.0f', now_us),
+        'resumed_us', string.format('%.0f', resumed_us))
+    redis.call('EXPIRE', KEYS[3], math.ceil(ARGV[2] / 1000000) + 60)
+else
+    redis.call('DEL', KEYS[3])
 end
 return {granted, cause, spare[1], spare[2]}
