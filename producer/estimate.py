@@ -6,7 +6,7 @@ The input is read once, as a stream, and every row is rendered and counted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flavor.errors import InputError
 from flavor.prices import Price
@@ -14,6 +14,7 @@ from flavor.types import Json, Task
 from producer.intake import Asked, SubmitOptions, open_rows, read_asked
 from producer.interval import CONFIDENCE, Interval
 from producer.source import SourceRows
+from producer.spool import acceptable
 from producer.survey import ASSUMED_ANSWER, Survey
 from worker.jobs import JobState, Limits
 from worker.runs import prepare_tracking
@@ -49,7 +50,8 @@ class Duration:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What a pilot's rows say of all rows: nothing, where it did not complete (``reason`` may say
-    why) or the API told no usage. ``cost_usd`` is None where nobody knows the price."""
+    why) or the API told no usage. ``cost_usd`` is None where nobody knows the price. ``limits`` are
+    those that were given, and else what the pilot's answers told."""
 
     job_id: str
     state: JobState
@@ -60,6 +62,7 @@ class Measured:
     total: Interval | None = None
     cost_usd: Interval | None = None
     duration: Duration | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> dict[str, Json]:
         """As ``Estimate.to_json`` has it."""
@@ -76,6 +79,7 @@ class Measured:
                 "total": _interval(self.total),
             },
             "cost_usd": _interval(self.cost_usd, digits=6),
+            "limits": _limits(self.limits),
             "time_s": _range(duration.seconds, digits=1) if duration else None,
             "bound_by": duration.bound_by if duration else None,
         }
@@ -134,10 +138,7 @@ class Estimate:
                 "total": _range(tokens.total),
             },
             "cost_usd": _range(self.cost_usd, digits=6) if self.cost_usd else None,
-            "limits": {
-                "requests_per_min": self.limits.requests_per_min,
-                "tokens_per_min": self.limits.tokens_per_min,
-            },
+            "limits": _limits(self.limits),
             "time_s": _range(duration.seconds, digits=1) if duration else None,
             "bound_by": duration.bound_by if duration else None,
             "pilot": self.pilot.to_json() if self.pilot else None,
@@ -145,17 +146,18 @@ class Estimate:
 
 
 def estimate_job(settings: Settings, options: SubmitOptions) -> Estimate:
-    """Read the whole input and say what its job will take. Blocks; writes nothing anywhere.
+    """Read the whole input and say what its job will take. Blocks; keeps nothing anywhere.
 
     Raises:
-        InputError: something is wrong with the input, the model or the options.
+        InputError: something is wrong with the input, the model or the options: what ``submit``
+            would say.
     """
     if options.model is not None:
         prepare_tracking(settings.tracking_uri)
     asked = read_asked(settings, options)
     survey = Survey.over(asked)
     records, rows = open_rows(asked)
-    for found in rows:
+    for found in acceptable(rows, has_ids=bool(options.id_column)):
         survey.add(found.row)
     records.close()
     return sum_up(asked, survey, rows=rows)
@@ -207,6 +209,13 @@ def duration_of(limits: Limits, *, requests: int | None, tokens: Range | None) -
         ),
         bound_by=max(found, key=lambda d: d.seconds.high).bound_by,
     )
+
+
+def _limits(limits: Limits) -> dict[str, Json]:
+    return {
+        "requests_per_min": limits.requests_per_min,
+        "tokens_per_min": limits.tokens_per_min,
+    }
 
 
 def _tokens(survey: Survey) -> Tokens | None:

@@ -35,7 +35,7 @@ def _lines(found: Estimate) -> list[tuple[str, str]]:
         lines.append(("cost", _money(found.cost_usd) if found.cost_usd else cost))
         lines.append(("time", _time(found.duration, found.limits)))
     if found.pilot is not None:
-        lines += _pilot_lines(found.pilot, found.limits)
+        lines += _pilot_lines(found.pilot)
     return lines
 
 
@@ -53,7 +53,7 @@ def _token_lines(tokens: Tokens | None) -> list[tuple[str, str]]:
     ]
 
 
-def _pilot_lines(pilot: Measured, limits: Limits) -> list[tuple[str, str]]:
+def _pilot_lines(pilot: Measured) -> list[tuple[str, str]]:
     lines = [("pilot", f"{pilot.job_id} ({pilot.state.value}), {pilot.rows:,} random rows")]
     if pilot.total is None:
         why = f": {pilot.reason}" if pilot.reason else ""
@@ -66,7 +66,7 @@ def _pilot_lines(pilot: Measured, limits: Limits) -> list[tuple[str, str]]:
     if pilot.cost_usd is not None:
         cost = pilot.cost_usd
         lines.append(("cost", f"{money(cost.estimate)} ({money(cost.low)} to {money(cost.high)})"))
-    lines.append(("time", _time(pilot.duration, limits)))
+    lines.append(("time", _time(pilot.duration, pilot.limits)))
     return [*lines, ("next", f"run or submit --pilot-of {pilot.job_id}: pays the other rows alone")]
 
 

@@ -19,8 +19,9 @@ from producer.interval import Interval, Known, interval_of_total
 from producer.local import LocalOptions, run_locally
 from producer.sample import Sample
 from producer.source import SourceRow, SourceRows
+from producer.spool import acceptable
 from producer.survey import Survey
-from worker.jobs import JobState
+from worker.jobs import JobState, Limits
 from worker.run_files import parts_by_batch, read_parts
 from worker.runs import Runs
 from worker.settings import Settings
@@ -56,8 +57,9 @@ async def measure(
         job_id=status.job_id, state=status.state, rows=status.rows_total, reason=status.reason
     )
     if status.state is JobState.COMPLETED:
-        outcomes = _outcomes(Runs(result.tracking_uri), status.job_id)
-        pilot = _measured(pilot, outcomes, draw=draw)
+        runs = Runs(result.tracking_uri)
+        pilot = dataclasses.replace(pilot, limits=_limits(runs, pilot.job_id, draw.estimate.limits))
+        pilot = _measured(pilot, _outcomes(runs, pilot.job_id), draw=draw)
     return dataclasses.replace(draw.estimate, pilot=pilot), result.status
 
 
@@ -79,7 +81,7 @@ class _Draw:
         if asked.model.task is Task.PYFUNC:
             raise InputError("--pilot measures tokens, and this model tells none")
         survey = Survey.over(asked)
-        for row in rows:
+        for row in acceptable(rows, has_ids=bool(asked.options.id_column)):
             self._sample.offer(_Drawn(row, survey.add(row.row)))
         self._estimate = sum_up(asked, survey, rows=rows)
         self.counted_total = survey.prompt
@@ -98,6 +100,16 @@ class _Draw:
     def counted(self) -> list[int]:
         """The tokens of each drawn row's prompt, in the pilot's order."""
         return [drawn.tokens for drawn in self._sample.items]
+
+
+def _limits(runs: Runs, job_id: str, given: Limits) -> Limits:
+    """What was given, and else what the pilot's answers told, if it ran for a second. Blocks."""
+    told = runs.get(job_id).data.metrics
+    requests, tokens = (told.get(f"limit.{unit}_per_min") for unit in ("requests", "tokens"))
+    return Limits(
+        requests_per_min=given.requests_per_min or (int(requests) if requests else None),
+        tokens_per_min=given.tokens_per_min or (int(tokens) if tokens else None),
+    )
 
 
 def _outcomes(runs: Runs, job_id: str) -> pa.Table:
@@ -133,5 +145,5 @@ def _measured(pilot: Measured, outcomes: pa.Table, *, draw: _Draw) -> Measured:
         completion=completion,
         total=total,
         cost_usd=cost,
-        duration=duration_of(estimate.limits, requests=estimate.requests, tokens=used),
+        duration=duration_of(pilot.limits, requests=estimate.requests, tokens=used),
     )

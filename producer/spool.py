@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -120,13 +121,8 @@ class Spool:
         if self._folder is None:
             raise RuntimeError("a spool is written inside its with block")
         folder = Path(self._folder.name)
-        try:
+        with _translated_errors(folder):
             return self._write(rows, folder)
-        except OSError as error:  # of the spool: the reader has translated its own
-            raise InputError(
-                f"the rows cannot be kept in {folder}: {error.strerror or error}; "
-                "name a folder with more room in TMPDIR"
-            ) from error
 
     def _write(self, rows: Iterable[SourceRow], folder: Path) -> Spooled:
         ids = IdCheck(folder) if self._has_ids else None
@@ -156,6 +152,42 @@ class Spool:
             columns=batches.columns,
             payload_file=payload_file,
         )
+
+
+def acceptable(rows: Iterable[SourceRow], *, has_ids: bool) -> Iterator[SourceRow]:
+    """Pass rows on that shall not be sent, with what a spool would say of them; keeps ids alone.
+
+    Raises:
+        InputError: a row is too big; or, after the last one, two have the same id.
+    """
+    with tempfile.TemporaryDirectory(prefix="batch-ids-") as name, _translated_errors(Path(name)):
+        ids, unnoted, noted = IdCheck(Path(name)), list[SourceRow](), 0
+        with InputWriter(Path(name)) as parts:
+            for row in rows:
+                _check_size(row.record, len(to_json(row.record.values)))
+                yield row
+                if has_ids:
+                    unnoted.append(row)
+                if len(unnoted) == DEFAULT_BATCH_SIZE:
+                    noted = _note(unnoted, ids, parts, first=noted)
+            if unnoted:
+                _note(unnoted, ids, parts, first=noted)
+        if has_ids:
+            ids.check(parts.files)
+
+
+def _note(rows: list[SourceRow], ids: IdCheck, parts: InputWriter, *, first: int) -> int:
+    row_ids = [row.row.row_id for row in rows]
+    ids.add(row_ids)
+    parts.write(
+        first_index=first,
+        row_ids=row_ids,
+        sources=[row.record.source for row in rows],
+        lines=[row.record.line for row in rows],
+        rows=[b"{}"] * len(rows),
+    )
+    rows.clear()
+    return first + len(row_ids)
 
 
 @dataclass(slots=True)
@@ -203,8 +235,7 @@ class _Batches:
                 yield batch
                 batch = _Batch()
                 batch_bytes = 0
-            if size > MAX_ROW_BYTES:
-                raise _too_big(record, size)
+            _check_size(record, size)
             batch.rows.append(source_row.row)
             batch.records.append(record)
             batch.texts.append(text)
@@ -252,7 +283,18 @@ def _no_rows(rows: Iterable[SourceRow]) -> InputError:
     return InputError("no rows to send: the input is empty")
 
 
-def _too_big(record: Record, size: int) -> InputError:
-    return InputError(
-        f"{record.place}: the row takes {size >> 20:,} MiB; {MAX_ROW_BYTES >> 20} MiB are the most"
-    )
+def _check_size(record: Record, size: int) -> None:
+    if size > MAX_ROW_BYTES:
+        most = f"{MAX_ROW_BYTES >> 20} MiB are the most"
+        raise InputError(f"{record.place}: the row takes {size >> 20:,} MiB; {most}")
+
+
+@contextmanager
+def _translated_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of the disk: the reader has translated its own
+        raise InputError(
+            f"the rows cannot be kept in {folder}: {error.strerror or error}; "
+            "name a folder with more room in TMPDIR"
+        ) from error

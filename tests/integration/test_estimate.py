@@ -64,6 +64,24 @@ def test_the_rows_of_a_pilot_are_paid_once(system: System, texts: Path) -> None:
     assert tags["batch.pilot_rows"] == str(PILOT_ROWS)
 
 
+def test_the_limits_that_a_pilots_answers_told_say_how_long_all_rows_take(
+    system: System, texts: Path
+) -> None:
+    system.simulator.configure(rpm=1200)
+    system.start_worker()
+
+    piloted = system.producer(
+        "estimate", str(texts), *_MODEL, "--pilot", str(PILOT_ROWS), "--workers", "0", "--json"
+    )
+
+    assert piloted.returncode == 0, piloted.stderr
+    estimate = json.loads(piloted.stdout)
+    assert (estimate["limits"]["requests_per_min"], estimate["time_s"]) == (None, None)
+    pilot = estimate["pilot"]
+    assert pilot["limits"]["requests_per_min"] == 1200
+    assert (pilot["time_s"]["low"], pilot["bound_by"]) == (ROWS / 20, "requests_per_min")
+
+
 def test_a_wiped_redis_does_not_make_a_pilots_rows_be_paid_again(
     system: System, texts: Path
 ) -> None:

@@ -201,6 +201,30 @@ def test_tiktoken_is_named_where_it_counted(tmp_path: Path) -> None:
     assert f"{counted} (counted with tiktoken, o200k_base)" in _shown(estimate)
 
 
+def test_what_submit_would_refuse_is_no_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": number, "text": "x"} for number in [*range(5000), 4999, 7]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = SubmitOptions(
+        input_path=str(path), prompt="Say: {text}", openai_model="gpt-4o-mini", id_column="id"
+    )
+
+    with pytest.raises(InputError, match=r"rows.jsonl:5001: the id '4999' stands at .*:5000"):
+        estimate_job(Settings(), options)
+
+    without_ids = dataclasses.replace(options, id_column=None)
+    assert estimate_job(Settings(), without_ids).rows == 5002
+
+
+def test_a_row_too_big_to_be_sent_is_no_estimate(
+    estimated: Estimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.spool.MAX_ROW_BYTES", 1 << 20)
+
+    with pytest.raises(InputError, match=r"rows.jsonl:2: the row takes 2 MiB"):
+        estimated("small", "x" * (2 << 20))
+
+
 def test_the_pilot_says_its_intervals_and_how_to_go_on(estimated: Estimator) -> None:
     interval = Interval(estimate=1000, low=900, high=1100)
     pilot = Measured(

@@ -16,7 +16,7 @@ from producer.intake import Asked, SubmitOptions, open_rows, read_asked
 from producer.measure import _Draw, _measured, _outcomes
 from tests.unit.producer.running import FinishedRun
 from tests.unit.worker.making import JOB, make_dead, make_outcome
-from worker.jobs import JobState
+from worker.jobs import JobState, Limits
 from worker.settings import Settings
 
 ROWS = 40
@@ -58,6 +58,18 @@ def test_a_pilot_of_more_rows_than_there_are_takes_all(asked: Asked) -> None:
     assert draw.counted_total == sum(draw.counted)
 
 
+def test_an_id_that_stands_twice_ends_a_pilot_before_it_sends(tmp_path: Path) -> None:
+    """Also where neither of the two rows is drawn: submit would refuse the file."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\n" + "".join(f"{number % ROWS},x\n" for number in range(ROWS + 1)))
+    options = SubmitOptions(
+        input_path=str(path), prompt="Say: {text}", openai_model="gpt-4o-mini", id_column="id"
+    )
+
+    with pytest.raises(InputError, match=r"rows.csv:42: the id '0' stands at .*rows.csv:2 already"):
+        _draw(read_asked(Settings(), options), 2)
+
+
 def test_a_model_that_tells_no_usage_cannot_be_measured(asked: Asked) -> None:
     pyfunc = ModelSpec(uri="m", resolved_uri="m", task=Task.PYFUNC, variables=("text",))
 
@@ -95,4 +107,5 @@ def test_answers_without_usage_say_nothing(asked: Asked, tmp_path: Path) -> None
 
 
 def _completed() -> Measured:
-    return Measured(job_id=JOB, state=JobState.COMPLETED, rows=4)
+    limits = Limits(requests_per_min=60)
+    return Measured(job_id=JOB, state=JobState.COMPLETED, rows=4, limits=limits)
