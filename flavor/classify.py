@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from socket import gaierror
 
 import aiohttp
 
@@ -37,6 +38,7 @@ _ROW = {400, 404, 413, 422, 451}
 # An account that cannot pay answers 429, or 400, or 403, until somebody pays (source: guide "Error
 # codes").
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_UNCONNECTED = (ConnectionRefusedError, gaierror, aiohttp.ClientConnectorError)
 # OpenAI's and Azure's words for a model that is not there for anybody's row.
 _NO_MODEL = {"model_not_found", "DeploymentNotFound", "OperationNotSupported"}
 
@@ -85,10 +87,10 @@ def classify_exception(error: Exception, *, redact: Callable[[str], str]) -> Req
     info = ErrorInfo(type=name, message=fold(redact(f"{name}: {error}")))
     # A handshake's errors come as they are from flavor.pool, later ones as a ClientOSError.
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError, aiohttp.InvalidURL)):
-        return JobError(info)  # no waiting mends a certificate or an address
+        return JobError(info, is_unsent=True)  # no waiting mends a certificate or an address
     if isinstance(error, AnswerTooLargeError):
         return RowError(info)  # it would be as large again; of a pack, halves may pass
-    return TransientError(info)
+    return TransientError(info, is_unsent=isinstance(error, _UNCONNECTED))
 
 
 def garbled(raw: bytes, request_id: str | None) -> TransientError:

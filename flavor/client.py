@@ -98,7 +98,7 @@ class Client:
             raise classify_exception(error, redact=self.redact) from error
         except ValueError as error:  # a header of the row's own
             info = ErrorInfo(type="InvalidInput", message=fold(self.redact(str(error))))
-            raise RowError(info) from error
+            raise RowError(info, is_unsent=True) from error
         if not 200 <= answer.status < 300:
             raise classify_response(
                 answer.status, answer.body, headers=answer.headers, redact=self.redact

@@ -31,12 +31,17 @@ class ErrorInfo:
     request_id: str | None = None
 
 
+_UNHEARD = frozenset({502, 504, 520, 522, 524})
+"""What a gateway answers that did not hear the server out. Sources: RFC 9110, section 15.6;
+Cloudflare's 52x."""
+
+
 class RequestError(BatchError):
     """A request failed; the subclass says what to do next.
 
     ``usage`` is set where the API billed the request although its answer is of no use to us (a
     filtered completion), so that the job's totals stay exact. ``headers`` are those of a refusal by
-    a limit.
+    a limit. ``is_unsent`` is set where nothing had reached the API.
     """
 
     def __init__(
@@ -46,12 +51,22 @@ class RequestError(BatchError):
         retry_after_s: float | None = None,
         usage: Usage | None = None,
         headers: Mapping[str, str] | None = None,
+        is_unsent: bool = False,
     ) -> None:
         super().__init__(info.message)
         self.info = info
         self.retry_after_s = retry_after_s
         self.usage = usage
         self.headers = headers
+        self.is_unsent = is_unsent
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether the API may bill the request all the same: it has not said that it failed."""
+        status = self.info.status
+        if status is None:
+            return not self.is_unsent
+        return status < 300 or status in _UNHEARD
 
 
 _OUTAGES = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 529})

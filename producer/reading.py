@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flavor.errors import InputError, StoreError
 from flavor.types import Task
 from worker.jobs import JobSpec, JobState, Verdict
-from worker.runs import TAG_REASON, TAG_STATE
+from worker.runs import ROWS_IN_DOUBT, TAG_REASON, TAG_STATE
 from worker.status import JobStatus, Requests, Tokens
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def note_pause(services: Services, status: JobStatus) -> None:
     figures: dict[str, float] = {
         **{f"rows.{verdict.value}": count for verdict, count in status.rows.items()},
         **{f"requests.{name}": getattr(status.requests, name) for name in _REQUESTS},
+        ROWS_IN_DOUBT: status.rows_in_doubt,
     }
     if status.has_usage:
         figures |= {f"tokens.{name}": count for name, count in asdict(status.tokens).items()}
@@ -134,6 +135,7 @@ def _to_status(run: Run) -> JobStatus:
             reasoning=whole("tokens.reasoning"),
         ),
         requests=Requests(**{name: whole(f"requests.{name}") for name in _REQUESTS}),
+        rows_in_doubt=whole(ROWS_IN_DOUBT),
         cost_usd=metrics.get("cost.usd"),
         has_usage=params.get("task") != Task.PYFUNC,
         created_ms=run.info.start_time,

@@ -28,7 +28,7 @@ from worker.inputs import InputRow
 from worker.jobs import Cap, JobSpec, JobState, Outcome, Verdict
 from worker.parts import read_outcomes
 from worker.run_files import InputReader, parts_by_batch
-from worker.runs import OUTPUTS, RESCUED, SPEC_FILE, Runs
+from worker.runs import OUTPUTS, RESCUED, ROWS_IN_DOUBT, SPEC_FILE, Runs
 from worker.status import JobStatus
 from worker.totals import Totals
 
@@ -158,8 +158,8 @@ async def _keep_cap(services: Services, spec: JobSpec, cap: Cap) -> None:
 
 def _requests_so_far(metrics: Mapping[str, float]) -> dict[str, int]:
     """What the run's metrics say of requests: no outcome knows how many there were."""
-    names = ("sent", "answered", "retried", "throttled")
-    return {f"requests_{name}": int(metrics.get(f"requests.{name}", 0)) for name in names}
+    names = [f"requests.{name}" for name in ("sent", "answered", "retried", "throttled")]
+    return {name.replace(".", "_"): int(metrics.get(name, 0)) for name in [*names, ROWS_IN_DOUBT]}
 
 
 class _BatchReader:

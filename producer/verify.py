@@ -18,7 +18,7 @@ from flavor.types import Json
 from worker.jobs import JobSpec
 from worker.parts import read_part
 from worker.run_files import InputReader, part_number
-from worker.runs import OUTPUTS, Runs
+from worker.runs import OUTPUTS, ROWS_IN_DOUBT, Runs
 from worker.totals import Totals
 
 SHOWN = 20
@@ -43,9 +43,9 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """What was found. ``requests_unanswered`` were sent and never answered: their rows went again,
-    and were paid twice if the API had accepted the first. Those that a worker sent in the last
-    50 ms before it was killed are not among them: nobody knows of them.
+    """What was found. ``rows_in_doubt`` is how many payments, at most, brought no outcome: of rows
+    that a worker had when it died or was cut off, or whose request ended without a word on whether
+    it was billed. Those rows were sent again. None where a run of an older version does not say.
 
     ``is_input_compared`` is False where the input was not logged: then rows are known by their
     place alone.
@@ -60,7 +60,7 @@ class Verification:
     is_input_compared: bool = True
     wrong_totals: dict[str, list[float | None]] = field(default_factory=dict)
     requests_sent: int = 0
-    requests_unanswered: int = 0
+    rows_in_doubt: int | None = None
 
     @property
     def holds(self) -> bool:
@@ -154,6 +154,6 @@ def _compare_totals(found: Verification, totals: Totals, metrics: dict[str, floa
         logged = metrics.get(name)
         if name.startswith(_CHECKED) and (logged is None or abs(logged - total) > 1e-8):
             found.wrong_totals[name] = [logged, total]
-    sent = int(metrics.get("requests.sent", 0))
-    found.requests_sent = sent
-    found.requests_unanswered = sent - int(metrics.get("requests.answered", sent))
+    found.requests_sent = int(metrics.get("requests.sent", 0))
+    if (in_doubt := metrics.get(ROWS_IN_DOUBT)) is not None:
+        found.rows_in_doubt = int(in_doubt)

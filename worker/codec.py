@@ -22,7 +22,8 @@ MAX_PAYLOAD_BYTES = 1 << 30
 """More than any batch takes: a payload that claims more is garbage, not worth the memory."""
 
 _COMPRESSION = "zstd"
-_HEAD = struct.Struct("<QI?")  # size of the JSON text, rows, whether it needs the slow reader
+# Size of the JSON text, rows (lua/claim.lua reads them, too), whether it needs the slow reader.
+_HEAD = struct.Struct("<QI?")
 
 HEAD_BYTES = _HEAD.size
 """So much of a payload tells ``row_count`` what it needs."""

@@ -13,7 +13,8 @@
                                          ``priority``, ``cap_tokens``, ``cap_pico`` (of a cap)
 ``job:{J}:queued``               ZSET    batches that nobody has claimed, by their time in ms
 ``job:{J}:due``                  ZSET    claimed batches, by the end of their lease in ms
-``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost
+``job:{J}:counts``               HASH    progress: rows by verdict, tokens, requests, cost, and
+                                         ``rows_in_doubt``: at most so many were paid twice
 ``job:{J}:held``                 HASH    what processes hold of the job's cap (``lua/allow.lua``)
 ``job:{J}:workers``              HASH    worker -> JSON of what it does for the job right now
 ``job:{J}:sampled``              STRING  held by whoever writes the run's next metric points

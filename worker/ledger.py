@@ -56,6 +56,7 @@ class Pending:
     answered: int = 0  # with any status; the others may have been paid for nothing
     retried: int = 0
     throttled: int = 0
+    in_doubt: int = 0  # rows whose request may have been paid for, and brought nothing
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or any(self.counts))
@@ -64,7 +65,7 @@ class Pending:
         """All of it, to be written; what arrives from now on waits for the next time."""
         taken = Pending(self.outcomes, *self.counts)
         self.outcomes = []
-        self.sent = self.answered = self.retried = self.throttled = 0
+        self.sent = self.answered = self.retried = self.throttled = self.in_doubt = 0
         return taken
 
     def put_back(self, taken: Pending) -> None:
@@ -74,11 +75,12 @@ class Pending:
         self.answered += taken.answered
         self.retried += taken.retried
         self.throttled += taken.throttled
+        self.in_doubt += taken.in_doubt
 
     @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Requests as ``lua/checkpoint.lua`` takes them: sent, answered, retried, throttled."""
-        return (self.sent, self.answered, self.retried, self.throttled)
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """As ``lua/checkpoint.lua`` takes them, in this order."""
+        return (self.sent, self.answered, self.retried, self.throttled, self.in_doubt)
 
 
 class Ledger:
@@ -101,6 +103,9 @@ class Ledger:
                 keys.due(job_id),
                 keys.batch(job_id, batch),
                 keys.PULSE,
+                keys.rows(job_id, batch),
+                keys.outcomes(job_id, batch),
+                keys.counts(job_id),
             ],
             args=[batch, self._owner, self._lease_ms, server],
         )

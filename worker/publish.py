@@ -28,7 +28,7 @@ from worker.jobs import JobSpec, JobState, Outcome, Verdict
 from worker.parts import part_name, write_part
 from worker.report import Story, make_report
 from worker.run_files import InputReader, parts_by_batch, read_parts
-from worker.runs import OUTPUTS, TAG_STATE, Runs
+from worker.runs import OUTPUTS, ROWS_IN_DOUBT, TAG_STATE, Runs
 from worker.series import Series, is_drawn, make_series
 from worker.status import JobStatus
 from worker.totals import Totals
@@ -162,6 +162,7 @@ def _request_metrics(status: JobStatus) -> dict[str, float]:
         "requests.answered": status.requests.answered,
         "requests.retried": status.requests.retried,
         "requests.throttled": status.requests.throttled,
+        ROWS_IN_DOUBT: status.rows_in_doubt,
     }
 
 

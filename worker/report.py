@@ -133,7 +133,7 @@ def _sums(story: Story) -> dict[str, Json]:
         "price": _per_million(price) if price else None,
         "requests": f"{requests.sent:,} sent, {requests.retried:,} retried,"
         f" {requests.throttled:,} throttled (429)",
-        "never answered": f"{max(0, requests.sent - requests.answered):,} requests",
+        "paid twice at most": f"{story.status.rows_in_doubt:,} rows",
     }
 
 

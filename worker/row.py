@@ -123,15 +123,23 @@ async def _try_once(trip: Trip) -> list[Outcome]:
 
 
 async def _send(trip: Trip) -> tuple[list[RowReply], Response]:
-    tally = trip.way.tally
+    tally, rows = trip.way.tally, len(trip.rows)
     try:
         response = await trip.way.client.send(trip.request)
     except RequestError as error:
         tally.answered += error.info.status is not None
+        tally.in_doubt += rows if error.may_be_paid else 0
+        raise
+    except BaseException:  # the deadline is over
+        tally.in_doubt += rows
         raise
     tally.answered += 1
     trip.response = response
-    return trip.way.model.replies(trip.request, response), response
+    try:
+        return trip.way.model.replies(trip.request, response), response
+    except RequestError:  # paid, and of no use
+        tally.in_doubt += rows
+        raise
 
 
 def _count_attempt(trip: Trip, error: TransientError) -> None:

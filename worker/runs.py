@@ -39,6 +39,8 @@ OUTPUTS = "outputs"
 INPUTS = "input"
 RESCUED = "rescued"
 SPEC_FILE = "job.json"
+ROWS_IN_DOUBT = "rows.in_doubt"
+"""The metric of ``JobStatus.rows_in_doubt``."""
 TAG_STATE = "batch.state"
 TAG_REASON = "batch.reason"  # of a pause
 TAG_JOB = "batch.job"

@@ -28,10 +28,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """HTTP calls of a job. ``in_flight`` is now, the others since the start.
-
-    What was sent and not answered may have been paid for nothing.
-    """
+    """HTTP calls of a job. ``in_flight`` is now, the others since the start."""
 
     sent: int = 0
     answered: int = 0
@@ -42,7 +39,11 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """How a job stands. ``cost_usd`` is None where the price is unknown, never 0."""
+    """How a job stands. ``cost_usd`` is None where the price is unknown, never 0.
+
+    ``rows_in_doubt`` may have been paid twice, or for nothing: their request brought no outcome,
+    and nobody has said that it was not billed.
+    """
 
     job_id: str
     name: str
@@ -51,6 +52,7 @@ class JobStatus:
     rows: dict[Verdict, int]
     tokens: Tokens = field(default_factory=Tokens)
     requests: Requests = field(default_factory=Requests)
+    rows_in_doubt: int = 0
     cost_usd: float | None = None
     created_ms: int | None = None
     started_ms: int | None = None
@@ -148,6 +150,7 @@ def status_of(
             throttled=count("requests_throttled"),
             in_flight=pace.in_flight,
         ),
+        rows_in_doubt=count("rows_in_doubt"),
         cost_usd=count("cost_pico") / PICO if spec.price else None,
         created_ms=moment(b"created_ms"),
         started_ms=moment(b"started_ms"),

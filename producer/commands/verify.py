@@ -60,12 +60,15 @@ def _lines(found: Verification) -> list[str]:
         ]
     else:
         lines.append("totals    the run's metrics are the sums of its outcomes")
-    lines.append(
-        f"requests  {found.requests_sent:,} sent, {found.requests_unanswered:,} never answered: "
-        "about so many rows were paid twice at most"
-    )
+    lines.append(f"requests  {found.requests_sent:,} sent, {_paid_twice(found.rows_in_doubt)}")
     lines.append("verified: one outcome per row" if found.holds else "NOT verified")
     return lines
+
+
+def _paid_twice(in_doubt: int | None) -> str:
+    if in_doubt is None:
+        return "and the run does not say how many rows may have been paid twice"
+    return f"between 0 and {in_doubt:,} rows paid twice" if in_doubt else "no row paid twice"
 
 
 def _said(what: str, finding: Finding) -> list[str]:

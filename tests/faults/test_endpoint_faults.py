@@ -107,7 +107,9 @@ def test_answers_that_are_no_answers_cost_an_attempt_and_no_row(
     job_id = submit(system, write_rows(rows), "--batch-size", "50")
     wait_for_end(system, job_id)
 
-    assert_all_succeeded(system, job_id, rows)
+    found = assert_all_succeeded(system, job_id, rows)
+    twice = system.simulator.stats()["rows_paid_twice"]
+    assert 0 < twice <= found["rows_in_doubt"]
 
 
 def test_answers_without_usage_are_answers_whose_tokens_nobody_knows(

@@ -93,8 +93,12 @@ def test_a_worker_that_alone_is_cut_off_stops_sending_and_others_take_over(
     twice = system.simulator.stats()["rows_paid_twice"]
     wire.mend()
 
-    assert_all_succeeded(system, job_id, ROWS)
-    figure(f"{twice} rows paid twice of about {in_flight} in flight at the cut")
+    found = assert_all_succeeded(system, job_id, ROWS)
+    figure(
+        f"{twice} rows paid twice of about {in_flight} in flight at the cut; verify: at most "
+        f"{found['rows_in_doubt']}"
+    )
+    assert twice <= found["rows_in_doubt"]
     # What was in flight, what came back unwritten, and what went out until the cut was noticed.
     assert twice <= 4 * 16
 

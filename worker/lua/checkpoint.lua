@@ -8,10 +8,11 @@
 -- ARGV[3]  requests_answered
 -- ARGV[4]  requests_retried
 -- ARGV[5]  requests_throttled
--- ARGV[6…] per outcome: index, blob, verdict, prompt, completion, total, cached, reasoning, cost_pico
+-- ARGV[6]  rows_in_doubt
+-- ARGV[7…] per outcome: index, blob, verdict, prompt, completion, total, cached, reasoning, cost_pico
 -- returns  how many were new, or -1 when the lease is lost
-local requests = {'requests_sent', 'requests_answered', 'requests_retried', 'requests_throttled'}
-for i, field in ipairs(requests) do
+local tallied = {'requests_sent', 'requests_answered', 'requests_retried', 'requests_throttled', 'rows_in_doubt'}
+for i, field in ipairs(tallied) do
     if ARGV[i + 1] ~= '0' then -- counted even without the lease: they were sent
         redis.call('HINCRBY', KEYS[3], field, ARGV[i + 1])
     end
@@ -21,7 +22,7 @@ if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
 end
 local numbers = {'tokens_prompt', 'tokens_completion', 'tokens_total', 'tokens_cached', 'tokens_reasoning', 'cost_pico'}
 local sums, verdicts, fresh = {0, 0, 0, 0, 0, 0}, {}, 0
-for at = 6, #ARGV, 9 do
+for at = 7, #ARGV, 9 do
     if redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1]) == 1 then
         fresh = fresh + 1
         local verdict = ARGV[at + 2]

@@ -1,12 +1,18 @@
 -- Take the lease of a batch, unless somebody holds it or it is done.
 --
+-- A batch that still names an owner was not given back: he died, or was cut off. Any of its rows without an
+-- outcome may have been sent, and be sent again now: so many more are in doubt.
+--
 -- KEYS[1]  job              HASH   state, started_ms, server
 -- KEYS[2]  queued           ZSET   batches that nobody has claimed
 -- KEYS[3]  due              ZSET   claimed batches by the end of their lease
 -- KEYS[4]  batch            HASH   fence, owner, deliveries
 -- KEYS[5]  pulse            HASH   see pulse.lua
+-- KEYS[6]  rows             STRING its bytes 8 to 11 are their number (worker.codec)
+-- KEYS[7]  outcomes         HASH   row index -> outcome
+-- KEYS[8]  counts           HASH   rows_in_doubt
 -- ARGV[1]  batch number, or "final"
--- ARGV[2]  owner            for people: who has it
+-- ARGV[2]  owner            who has it, until it is given back
 -- ARGV[3]  lease_ms
 -- ARGV[4]  server           the run id of this Redis server
 -- returns  {status, fence, deliveries, restarted}; status: granted, held, done, gone, or the state that
@@ -32,6 +38,14 @@ elseif not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now_ms + ARGV[3], ARGV[1])
+if redis.call('HEXISTS', KEYS[4], 'owner') == 1 then
+    local a, b, c, d = string.byte(redis.call('GETRANGE', KEYS[6], 8, 11), 1, 4)
+    local rows = d and a + 256 * (b + 256 * (c + 256 * d)) or 0 -- "final" has none
+    local doubted = rows - redis.call('HLEN', KEYS[7])
+    if doubted > 0 then
+        redis.call('HINCRBY', KEYS[8], 'rows_in_doubt', doubted)
+    end
+end
 redis.call('HSET', KEYS[4], 'owner', ARGV[2])
 if state == 'queued' then
     redis.call('HSET', KEYS[1], 'state', 'in_progress')

@@ -102,6 +102,7 @@ async def test_a_pause_outlives_the_redis_of_a_local_run() -> None:
         rows={**dict.fromkeys(Verdict, 0), Verdict.SUCCEEDED: 709},
         tokens=Tokens(prompt=5, completion=2, total=7),
         requests=Requests(sent=710, answered=709, retried=1),
+        rows_in_doubt=1,
         cost_usd=0.005,
         created_ms=1,
         reason="the cap is reached: …",
@@ -113,4 +114,5 @@ async def test_a_pause_outlives_the_redis_of_a_local_run() -> None:
     assert (status.state, status.reason) == (JobState.PAUSED, paused.reason)
     assert status.rows == paused.rows
     assert (status.tokens, status.requests) == (paused.tokens, paused.requests)
+    assert status.rows_in_doubt == 1
     assert status.cost_usd == paused.cost_usd

@@ -65,7 +65,7 @@ def runs(tmp_path: Path) -> VerifiableRuns:
         **{f"tokens.{name}": count for name, count in totals.tokens.items()},
         "cost.usd": totals.cost_pico / 1e12,
         "requests.sent": 9,
-        "requests.answered": 7,
+        "rows.in_doubt": 2,
     }
     return made
 
@@ -85,7 +85,7 @@ def test_a_job_that_kept_its_promises_is_verified(runs: VerifiableRuns) -> None:
 
     assert found.holds
     assert (found.rows, found.outcomes) == (ROWS, ROWS)
-    assert found.requests_unanswered == 2
+    assert (found.requests_sent, found.rows_in_doubt) == (9, 2)
 
 
 def test_a_row_without_an_outcome_is_named(runs: VerifiableRuns, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ async def test_outcomes_are_kept_and_counted(redis: Redis) -> None:
     lease = await claim(ledger)
     outcomes = [make_outcome(0), make_dead(1), make_dead(2, Verdict.EXHAUSTED)]
 
-    written = await ledger.checkpoint([(lease, Pending(outcomes, sent=9, retried=4, throttled=2))])
+    pending = Pending(outcomes, sent=9, retried=4, throttled=2, in_doubt=1)
+    written = await ledger.checkpoint([(lease, pending)])
 
     status = await _status(store)
     assert written == [True]
@@ -59,6 +60,7 @@ async def test_outcomes_are_kept_and_counted(redis: Redis) -> None:
     }
     assert status.tokens == Tokens(prompt=10, completion=5, total=15, cached=2, reasoning=1)
     assert status.requests == Requests(sent=9, retried=4, throttled=2)
+    assert status.rows_in_doubt == 1
 
 
 async def test_a_checkpoint_written_twice_counts_once(redis: Redis) -> None:

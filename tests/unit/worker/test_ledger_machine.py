@@ -62,6 +62,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.struck_off: list[str] = []
         self.elections = 0
         self.sent = 0
+        self.owned: set[str] = set()  # batches that somebody has claimed and not given back
+        self.doubted = 0
         self.written = 0
 
     def run(self, step: Coroutine[Any, Any, _T]) -> _T:
@@ -86,6 +88,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(reply, Lease)
             assert reply.fence > self.highest_fence[batch]
             self.highest_fence[batch] = reply.fence
+            if batch in self.owned:
+                known = sum(index // ROWS == int(batch) for index in self.first)
+                self.doubted += ROWS - known
+            self.owned.add(batch)
             self.holders[batch] = reply
             self.ended.discard(batch)
             return reply
@@ -147,6 +153,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert is_released == self.is_current(lease)
         if is_released:
             del self.holders[lease.batch]
+            self.owned.discard(lease.batch)
             self.ended.discard(lease.batch)
 
     @rule(lease=leases)
@@ -190,6 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert counts.get(b"rows_%b" % verdict.encode(), 0) == expected
         assert counts.get(b"tokens_total", 0) == 15 * len(self.first)
         assert counts.get(b"requests_sent", 0) == self.sent
+        assert counts.get(b"rows_in_doubt", 0) == self.doubted
 
     def teardown(self) -> None:
         """Whatever happened: a worker that comes now ends the job, and nothing else remains."""

@@ -70,6 +70,7 @@ def _story(folder: Path, outcomes: list[Outcome], **changes: Any) -> Story:
         rows_total=spec.rows,
         rows=totals.rows,
         requests=Requests(sent=9, answered=8, retried=2, throttled=1),
+        rows_in_doubt=3,
         started_ms=NOW - 90_000,
         finished_ms=NOW,
     )
@@ -117,7 +118,7 @@ def test_the_page_tells_what_ran_and_what_came_of_it(tmp_path: Path) -> None:
         'request parameters {"temperature": 0}', "input reviews.csv", "91 rows", "1 dead rows",
         "prompt tokens 900", "completion tokens 450", "cost $0.0900",
         "cost of 1,000 rows $0.9890", "price $0.15 in, $0.6 out, a million tokens",
-        "1 min 30 s time", "9 sent, 2 retried, 1 throttled (429)", "never answered 1 requests",
+        "1 min 30 s time", "9 sent, 2 retried, 1 throttled (429)", "paid twice at most 3 rows",
         "p50 0.5", "BadRequest · HTTP 400 · bad", "requests per minute", "endpoint down",
         "requests / min", "limit", "input, in tokens", "output, in tokens",
     ):  # fmt: skip

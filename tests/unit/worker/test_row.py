@@ -135,6 +135,39 @@ async def test_requests_without_an_answer_are_told_from_the_others() -> None:
     assert (trip.way.tally.sent, trip.way.tally.answered) == (4, 3)
 
 
+@pytest.mark.parametrize(
+    ("error", "in_doubt"),
+    [
+        (TransientError(error_info("connection reset")), 1),
+        (TransientError(error_info("not JSON", status=200)), 1),
+        (TransientError(error_info("gateway timeout", status=504)), 1),
+        (TransientError(error_info("connection refused"), is_unsent=True), 0),
+        (transient(), 0),
+        (TransientError(error_info("overloaded", status=503)), 0),
+        (throttled(0.0), 0),
+        (rejected(), 0),
+    ],
+)
+async def test_a_row_is_in_doubt_where_nobody_says_that_its_request_was_not_billed(
+    error: Exception, in_doubt: int
+) -> None:
+    trip = Trip(ScriptedClient(error))
+
+    await trip.run()
+
+    assert trip.way.tally.in_doubt == in_doubt
+
+
+async def test_an_answer_that_is_of_no_use_or_comes_too_late_may_be_paid_for() -> None:
+    useless = Trip(ScriptedClient(), model=ScriptedModel(broken_answers=2), max_attempts=3)
+    late = Trip(SilentClient(), deadline_s=0.01)
+
+    await useless.run()
+    await late.run()
+
+    assert (useless.way.tally.in_doubt, late.way.tally.in_doubt) == (2, 1)
+
+
 async def test_an_answer_of_no_use_is_an_attempt() -> None:
     trip = Trip(ScriptedClient(), model=ScriptedModel(broken_answers=2), max_attempts=3)
 

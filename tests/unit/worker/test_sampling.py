@@ -56,6 +56,7 @@ async def test_a_point_has_every_figure(redis: Redis, tmp_path: Path) -> None:
         "requests.answered": 0,
         "requests.retried": 0,
         "requests.throttled": 1,
+        "rows.in_doubt": 0,
         "requests.in_flight": 4,
         "throughput.rows_per_s": metrics["throughput.rows_per_s"],
         "limit.requests_per_min": 500,
