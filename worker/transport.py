@@ -1,8 +1,8 @@
 """Celery's way to Redis, for queues that others can write to and servers that can be full.
 
-Kombu's own ends the worker process over a message that is none, and over ``maxmemory``. Here the
-first is logged and dropped (the ledger knows the batches; a message is only a hint), the second is
-an outage like any other: the worker reconnects until Redis takes writes again.
+Kombu's own ends the worker process over a message that is none, over ``maxmemory``, and at times
+over a connection that is lost. Here the first is logged and dropped (the ledger knows the batches;
+a message is only a hint), the others are outages: the worker reconnects until Redis takes writes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,21 @@ def register() -> None:
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
 
 
+class QoS(redis.QoS):
+    """Kombu's, but for a channel that is closed when its transport is gone already."""
+
+    def restore_unacked(self, client: Any = None) -> None:  # noqa: ANN401
+        """Put back what was not acknowledged; where nothing leads there, the reaper knows of it."""
+        if self.channel.connection.client is None:
+            self._delivered.clear()
+        else:
+            super().restore_unacked(client)  # type: ignore[no-untyped-call] # kombu has no types
+
+
 class Channel(redis.Channel):
     """Kombu's, but for values that are no JSON."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401
         try:

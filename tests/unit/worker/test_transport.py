@@ -6,6 +6,7 @@ import base64
 import logging
 from typing import Any
 
+import kombu
 import pytest
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import OutOfMemoryError
@@ -67,3 +68,20 @@ def test_a_full_redis_is_an_outage_not_the_end_of_the_worker() -> None:
 def test_both_kinds_of_redis_url_lead_here() -> None:
     transport.register()
     assert TRANSPORT_ALIASES["redis"] == TRANSPORT_ALIASES["rediss"] == "worker.transport:Transport"
+
+
+def test_a_channel_that_outlives_its_transport_is_closed_all_the_same(redis_server: str) -> None:
+    """Redis was restarted with messages unacknowledged: the AttributeError ended the worker."""
+    transport.register()
+    untyped: Any = kombu
+    with untyped.Connection(redis_server) as connection:
+        channel = connection.default_channel
+        queue = untyped.Queue("outlived", channel=channel)
+        queue.declare()
+        connection.Producer().publish({}, routing_key="outlived")
+        assert queue.get() is not None
+
+        channel.connection.client = None
+        channel.close()
+
+        assert channel.closed
