@@ -1,6 +1,7 @@
-"""Each job's way to what it shares with others: permits, its cap, the limits, in this order.
+"""Each job's way to what it shares with others: its cap, permits, the limits, in this order.
 
-A permit is held while a request waits for its turn, so that a turn, once given, is used.
+A permit is held while a request waits for its turn, so that a turn, once given, is used; but not
+while it waits for its job's cap, which may take long, and is no other job's business.
 """
 
 from __future__ import annotations
@@ -64,14 +65,17 @@ class Lane:
             StoppedError: the batch stops; nothing may be sent.
         """
         expected = self._expectation.of(request)
-        await self._concurrency.enter(stop, is_paced=self._limiter.is_limited)
+        allowance, spend = self._allowance, self._spend_of(expected)
+        if allowance is not None:
+            await allowance.take(spend, stop)
         try:
-            expected = await self._take_turn(expected, stop)
+            await self._take_turn(expected.tokens, stop)
         except BaseException:
-            self._concurrency.leave()
+            if allowance is not None:
+                allowance.give_back(spend)
             raise
         self.in_flight += 1
-        return expected
+        return expected._replace(is_capped=allowance is not None)
 
     def settle(
         self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float
@@ -111,19 +115,13 @@ class Lane:
         """Hold everybody on the limit back."""
         await self._limiter.pause(pause_s)
 
-    async def _take_turn(self, expected: Expected, stop: Stop) -> Expected:
-        allowance = self._allowance
-        if allowance is None:
-            await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
-            return expected
-        spend = self._spend_of(expected)
-        await allowance.take(spend, stop)
+    async def _take_turn(self, tokens: int, stop: Stop) -> None:
+        await self._concurrency.enter(stop, is_paced=self._limiter.is_limited)
         try:
-            await self._limiter.reserve(expected.tokens, stop, job_id=self._job_id)
+            await self._limiter.reserve(tokens, stop, job_id=self._job_id)
         except BaseException:
-            allowance.give_back(spend)
+            self._concurrency.leave()
             raise
-        return expected._replace(is_capped=True)
 
     def _taken_by(self, reserved: Expected) -> Spend:
         """Nothing where the cap was set after the request had begun: a resume may set one."""

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from flavor.types import Request, Usage
-from tests.unit.worker.making import USAGE, make_outcome
-from worker import lanes
+from tests.unit.worker.making import USAGE, make_outcome, until
+from worker import keys, lanes
 from worker.allowance import Allowance, Spend
 from worker.expectation import Expected
 from worker.jobs import Limits
@@ -80,6 +80,31 @@ async def test_what_was_sent_before_a_cap_was_set_gives_back_nothing_of_it(redis
         tasks.cancel_scope.cancel()
 
     assert held == [Spend(1100), Spend(1100), Spend(0)]
+
+
+async def test_a_job_that_waits_for_its_cap_keeps_no_permit_from_others(redis: Redis) -> None:
+    """Others hold what is left of the cap, and may be dead: that is told after 15 s."""
+    await redis.hset(keys.job("short"), "cap_tokens", "10000")
+    until_us = 4 * 10**15
+    await redis.hset(keys.held("short"), "dead", f"10000 0 {until_us}")
+    await redis.expire(keys.held("short"), 60)
+    async with anyio.create_task_group() as tasks:
+        found = Lanes(redis, tasks, most=2)
+        limits = Limits(requests_per_min=10**6)
+        short = found.of("endpoint", "gpt-x", limits, job_id="short")
+        short.spend(Allowance(redis, "short", tasks, name="p"), None)
+        for _ in range(5):
+            tasks.start_soon(short.reserve, BOUNDED, Stop())
+        await until(lambda: short.waiting_for == "the cap")
+
+        other = found.of("endpoint", "gpt-x", limits, job_id="other")
+        with anyio.fail_after(5):
+            for _ in range(2):
+                await other.reserve(BOUNDED, Stop())
+        in_flight = (short.in_flight, other.in_flight)
+        tasks.cancel_scope.cancel()
+
+    assert in_flight == (0, 2)
 
 
 async def test_max_tokens_bounds_what_is_reserved(redis: Redis) -> None:
