@@ -81,21 +81,17 @@ def test_an_outcome_is_in_redis_within_100_ms_of_its_arrival(
     rows = 15
     with answering_api(latency_s=0.3) as api:
         system.environment["OPENAI_BASE_URL"] = api.base_url
-        system.start_worker(
-            BATCH_CONCURRENCY="1"
-        )  # one by one: the n-th answer is the n-th outcome
-        job_id = submit(system, write_rows(rows))
-        client, saved_s, missed = system.redis(), list[float](), -1
+        job_id = submit(system, write_rows(rows))  # first: its end may take longer than the job
+        system.start_worker(BATCH_CONCURRENCY="1")  # the n-th answer is the n-th outcome
+        client, saved_s = system.redis(), list[float]()
         while len(saved_s) < rows:
             saved = int(client.hget(f"job:{{{job_id}}}:counts", "rows_succeeded") or 0)
             saved_s += [time.monotonic()] * (saved - len(saved_s))
-            missed = saved if missed < 0 else missed  # they came while the producer was ending
         wait_for_end(system, job_id)
-    pairs = list(zip(api.answered_s, saved_s, strict=True))[missed:]
+    pairs = zip(api.answered_s, saved_s, strict=True)
     lags_s = sorted(saved - answered for answered, saved in pairs)
     figure(f"median {lags_s[len(lags_s) // 2] * 1000:.0f} ms, longest {lags_s[-1] * 1000:.0f} ms")
 
-    assert len(lags_s) >= rows / 2
     assert 0 < lags_s[len(lags_s) // 2] < 0.1
 
 
