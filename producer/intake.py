@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from producer.caps import checked_cap
 from producer.formats import Records, read_records
 from producer.prompt import prompt_spec
 from producer.source import SourceOptions, SourceRows, Wanted, read_rows
-from worker.jobs import NORMAL, Cap, Limits
+from worker.jobs import FIRST, LAST, NORMAL, Cap, Limits
 from worker.settings import Settings
 
 BATCH_SIZE = 200
@@ -26,6 +27,18 @@ _BATCH_SIZES = {Task.EMBEDDINGS: 2048}
 """Eight requests of embeddings, and with 1,536 dimensions a part of 12 MB."""
 
 PARAMS_COLUMN = "params"
+
+MOST_ROWS_PER_BATCH = 100_000
+MOST_COST_USD = 9000
+_MOST = 2**53
+_WHOLE = {
+    "limit": (1, _MOST),
+    "batch_size": (1, MOST_ROWS_PER_BATCH),
+    "rpm": (1, _MOST),
+    "tpm": (1, _MOST),
+    "max_total_tokens": (1, _MOST),
+    "priority": (FIRST, LAST),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,23 @@ class SubmitOptions:
     log_input: bool = True
     trace: float = 0.0
     pilot_of: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of its range, such as a limit of -1, which would be no limit.
+
+        Raises:
+            InputError: names the option.
+        """
+        for name, (least, most) in _WHOLE.items():
+            value = getattr(self, name)
+            if value is not None and not (_is_whole(value) and least <= value <= most):
+                raise InputError(f"{name} must be a whole number {_range(least, most)}: {value!r}")
+        if self.max_cost is not None and not 0 < self.max_cost <= MOST_COST_USD:
+            raise InputError(f"max_cost must be above 0 and at most {MOST_COST_USD}")
+        if not 0 <= self.trace <= 1:
+            raise InputError(f"trace must be a share from 0 to 1: {self.trace!r}")
+        if self.on_null not in ("error", "skip"):
+            raise InputError(f"on_null must be 'error' or 'skip': {self.on_null!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +162,14 @@ def open_rows(asked: Asked) -> tuple[Records, SourceRows]:
         check_params=lambda params: check_params(model.task, params),
     )
     return records, rows
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)  # numpy's, too
+
+
+def _range(least: int, most: int) -> str:
+    return f"of {least} or more" if most == _MOST else f"from {least} to {most}"
 
 
 def params_column(task: Task) -> str | None:

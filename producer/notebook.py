@@ -162,7 +162,7 @@ def _as_input(
 ) -> Iterator[SubmitOptions]:
     """The options of a job over this data, which is a file for the length of the block."""
     values: dict[str, Any] = {"input_name": None, **options}
-    values["task"] = Task(options["task"]) if "task" in options else None
+    values["task"] = _task(options.get("task"))
     if isinstance(data, (str, Path)):
         yield SubmitOptions(input_path=str(data), **values)
         return
@@ -174,6 +174,15 @@ def _as_input(
             yield SubmitOptions(input_path=str(path), **values)
         except InputError as error:  # the file is none that the caller knows
             raise InputError(str(error).replace(f"{path}:", "row ")) from error
+
+
+def _task(name: str | None) -> Task | None:
+    if name is None:
+        return None
+    known = [task.value for task in Task if task is not Task.PYFUNC]
+    if name not in known:
+        raise InputError(f"task must be one of {', '.join(known)}: {name!r}")
+    return Task(name)
 
 
 @contextmanager

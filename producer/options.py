@@ -10,6 +10,7 @@ import click
 
 from flavor.errors import InputError
 from flavor.types import Json, Task
+from producer.intake import MOST_COST_USD, MOST_ROWS_PER_BATCH
 from worker.jobs import FIRST, LAST, NORMAL
 
 _Command = Callable[..., Any]
@@ -76,7 +77,7 @@ def _json(text: str) -> Json:
 cap_options = [
     click.option(
         "--max-cost",
-        type=click.FloatRange(min=0, min_open=True, max=9000),
+        type=click.FloatRange(min=0, min_open=True, max=MOST_COST_USD),
         metavar="USD",
         help="Pause the job before it costs more than this.",
     ),
@@ -137,7 +138,7 @@ _OPTIONS = [
     ),
     click.option(
         "--batch-size",
-        type=click.IntRange(1, 100_000),
+        type=click.IntRange(1, MOST_ROWS_PER_BATCH),
         metavar="N",
         help="Rows per batch. [default: 200; embeddings 2048]",
     ),
