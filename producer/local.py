@@ -13,6 +13,7 @@ import click
 from pydantic import SecretStr
 
 from flavor.client import Client
+from flavor.errors import InputError
 from flavor.types import Task
 from producer.embedded import Workers, embedded_redis
 from producer.intake import SubmitOptions
@@ -67,6 +68,10 @@ async def run_locally(
     Raises:
         BatchError: the input, the set-up or a service is at fault.
     """
+    if not local.workers and not settings.has_redis:
+        raise InputError(
+            "--workers 0 needs REDIS_URL: nobody else's workers serve a Redis of our own"
+        )
     async with (
         _local_services(settings) as services,
         prepare(services, options, through=through) as prepared,

@@ -141,6 +141,15 @@ def test_run_without_a_key_names_the_variable(refused: Submit, rows: Path) -> No
     assert "OPENAI_API_KEY" in line
 
 
+def test_run_without_workers_names_the_redis_that_others_would_serve(
+    refused: Submit, rows: Path
+) -> None:
+    """It waited for ever: nobody else knows the Redis that it starts."""
+    line = refused("run", str(rows), *_PROMPT, "--workers", "0", unset="REDIS_URL")
+
+    assert "--workers 0 needs REDIS_URL" in line
+
+
 def test_a_misspelt_setting_is_named_with_the_nearest(refused: Submit, rows: Path) -> None:
     line = refused("submit", str(rows), *_PROMPT, BATCH_CONCURENCY="8")
 
