@@ -59,7 +59,7 @@ def to_frame(outcomes: Outcomes) -> pd.DataFrame:
 
 
 def _rows_of(data: Any) -> Iterator[Any]:  # noqa: ANN401 - pandas has no types of its own
-    if not hasattr(data, "iloc"):
+    if not hasattr(data, "iloc") or not hasattr(data, "columns"):
         yield from data
         return
     names = [str(name) for name in data.columns]

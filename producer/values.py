@@ -17,6 +17,9 @@ from flavor.types import Json
 _MISSING = {"NaTType", "NAType"}
 """pandas' own nulls, by name: whoever has no DataFrame shall not wait for pandas."""
 
+_NANOSECONDS = {"M8[ns]": "M8[us]", "m8[ns]": "m8[us]"}
+"""numpy's times in units that Python has: of nanoseconds ``tolist`` makes mere numbers."""
+
 
 def plain(value: Any, place: str) -> Json:  # noqa: ANN401 - whatever a cell may hold
     """The value as JSON has it.
@@ -45,6 +48,9 @@ def plain(value: Any, place: str) -> Json:  # noqa: ANN401 - whatever a cell may
 
 def _unboxed(value: Any) -> Any:  # noqa: ANN401 - as plain's
     """numpy's scalars and arrays as Python's own; pandas' nulls as None."""
+    coarser = _NANOSECONDS.get(getattr(getattr(value, "dtype", None), "str", "")[1:])
+    if coarser is not None:
+        value = value.astype(coarser)
     if hasattr(value, "tolist"):
         value = value.tolist()
     return None if type(value).__name__ in _MISSING else value
