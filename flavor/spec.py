@@ -79,7 +79,10 @@ def read_slots(task: Task, template: Json, *, syntax: Syntax, column: str | None
         return _implicit("content", ("text",), column=column, accepts_messages=True)
     if task is Task.COMPLETIONS and not template:
         return _implicit("prompt", ("text",), column=column)
-    return Slots(variables=compiled.variables, aliases={}, accepts_messages=False)
+    aliases: dict[str, tuple[str, ...]] = {}
+    if column and len(compiled.variables) == 1 and column not in compiled.variables:
+        aliases[compiled.variables[0]] = (column,)
+    return Slots(variables=compiled.variables, aliases=aliases, accepts_messages=False)
 
 
 def _compile_chat(template: Json, syntax: Syntax) -> Template:

@@ -202,6 +202,27 @@ async def test_signature_defaults_and_job_params_are_sent_alike(
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "kwargs"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "Sentiment of {text}"}]}),
+        ("completions", {"prompt": "Sentiment of {text}"}),
+        (CHAT, {}),
+        ("embeddings", {}),
+    ],
+)
+async def test_the_only_column_that_a_signature_names_fills_the_only_variable(
+    task: str, kwargs: dict[str, Any], save_theirs: Callable[..., str], theirs: Any, ours: Any
+) -> None:
+    """As it was logged with a signature inferred from the data: MLflow takes no other column."""
+    signature = ModelSignature(inputs=Schema([ColSpec("string", "review")]))
+    path = save_theirs(task, signature=signature, **kwargs)
+    values = [{"review": text} for text in TEXTS]
+
+    keys = ("messages", "prompt", "input")
+    assert unordered(await ours(path, values), *keys) == unordered(theirs(path, values), *keys)
+
+
 async def test_batch_size_packs_alike(
     save_theirs: Callable[..., str], theirs: Any, ours: Any
 ) -> None:
