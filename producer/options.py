@@ -51,7 +51,10 @@ def parse_pairs(pairs: Iterable[str], *, option: str) -> dict[str, str]:
 
 
 def parse_params(pairs: Iterable[str]) -> dict[str, Json]:
-    """``--param`` pairs: a value that is JSON is that JSON, anything else is its text."""
+    """``--param`` pairs: a value that is JSON is that JSON, anything else is its text.
+
+    NaN and the infinities are no JSON.
+    """
     return {name: _json(value) for name, value in parse_pairs(pairs, option="--param").items()}
 
 
@@ -69,9 +72,13 @@ def submit_values(values: dict[str, Any]) -> dict[str, Any]:
 
 def _json(text: str) -> Json:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant)
     except ValueError:
         return text
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON")
 
 
 cap_options = [

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from producer.cli import main
+from producer.options import parse_params
 
 
 def _fails(
@@ -87,3 +88,10 @@ def test_a_shell_completes_commands_in_half_a_second() -> None:
 
     assert shown.split() == ["plain,resume", "plain,retry", "plain,results"]
     assert duration_s < 0.5
+
+
+def test_a_param_that_is_json_is_that_json_and_anything_else_its_text() -> None:
+    """NaN was sent as null, which is the API's default and not what was asked for."""
+    assert parse_params(["n=1", "stop=[1]", "user=me", "seed=null", "temperature=NaN"]) == {
+        "n": 1, "stop": [1], "user": "me", "seed": None, "temperature": "NaN",
+    }  # fmt: skip
