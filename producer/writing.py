@@ -46,16 +46,20 @@ def _opened(to: Path | None) -> Iterator[IO[str]]:
     if to is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
-        yield sys.stdout
+        with _named("stdout"):
+            yield sys.stdout
+            sys.stdout.flush()
         return
     with _named(to), to.open("w", encoding="utf-8", errors="replace", newline="") as file:
         yield file
 
 
 @contextmanager
-def _named(to: Path) -> Iterator[None]:
+def _named(to: Path | str) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # head has seen enough: no error to tell anybody
+        raise
     except OSError as error:
         raise InputError(f"cannot write results to {to}: {error.strerror or error}") from error
 

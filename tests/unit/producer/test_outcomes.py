@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import sys
@@ -318,3 +319,24 @@ def test_the_dead_are_of_both_kinds(tmp_path: Path) -> None:
     run.publish(1, make_outcome(2, verdict=Verdict.CANCELLED, output=None))
 
     assert [row["verdict"] for row in run.rows(only_failed=True)] == ["rejected", "exhausted"]
+
+
+def test_a_stdout_that_takes_nothing_is_named(
+    run: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.RawIOBase):
+        refused = False
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if not self.refused:
+                self.refused = True
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Full())))
+
+    with run.open() as outcomes, pytest.raises(InputError, match="to stdout: No space left"):
+        write_results(outcomes, to=None, form=ResultFormat.JSONL)
