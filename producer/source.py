@@ -219,9 +219,19 @@ class _Columns:
             f"columns there: {listed(record.values)}; remedy: --column {variable}=<one of them>"
         )
         if record.input_format is not Format.JSONL:
-            return InputError(text)
+            return InputError(text + _separator_hint(record))
         # A JSON object may lack a key where others have it: that is how JSONL says null.
         return _NullError(f"{text}, or --on-null skip if only some rows lack it")
+
+
+def _separator_hint(record: Record) -> str:
+    """A header of one name may be one of several, separated by something else."""
+    if record.input_format is not Format.CSV or len(record.values) > 1:
+        return ""
+    (name,) = record.values
+    if "\t" in name:
+        return "; columns separated by tabs are read with --input-format tsv"
+    return "; columns must be separated by commas, not by ';'" if ";" in name else ""
 
 
 def _given_columns(wanted: Wanted, options: SourceOptions) -> dict[str, str]:

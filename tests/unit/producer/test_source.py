@@ -57,6 +57,18 @@ def test_a_missing_column_is_an_error_with_place_columns_and_remedy() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("id;text", "; columns must be separated by commas, not by ';'"),
+        ("id\ttext", "; columns separated by tabs are read with --input-format tsv"),
+        ("review", "=<one of them>"),
+    ],
+)
+def test_a_header_of_one_name_may_have_another_separator(header: str, hint: str) -> None:
+    assert error_of(rows({header: "1;x"})).endswith(hint)
+
+
 def test_a_column_given_for_a_variable_fills_it() -> None:
     record = {"text": "no", "review": "yes"}
 
