@@ -112,7 +112,9 @@ _OPTIONS = [
         "--prompt", metavar="TEXT", help="A prompt with {variables}, logged as a model first."
     ),
     click.option(
-        "--openai-model", metavar="NAME", help="With --prompt, or for a prompt that names none."
+        "--openai-model",
+        metavar="NAME",
+        help="With --prompt, or for a prompt that names none; alone, it gets each text as it is.",
     ),
     click.option(
         "--task", type=_TASKS, help="With --openai-model: what it does. [default: by its name]"

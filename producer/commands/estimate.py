@@ -42,6 +42,9 @@ def estimate(*, pilot: int | None, workers: int, as_json: bool, **values: Any) -
 
     Sends nothing, unless --pilot says how many rows to try. Those are a job of their own;
     `submit --pilot-of JOB` then sends the others alone.
+
+    INPUT is a .jsonl, .csv, .tsv, .parquet or .txt file (a text a line), gzipped or not, a folder
+    or a glob of them, or - for stdin.
     """
     options = SubmitOptions(**submit_values(values))
     settings = read_settings()

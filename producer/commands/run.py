@@ -33,7 +33,11 @@ from worker.settings import read_settings
     help="Requests in flight per worker. [default: BATCH_CONCURRENCY or 256]",
 )
 def run(*, workers: int, concurrency: int | None, **values: Any) -> None:  # noqa: ANN401 - one per option
-    """Run a job on this machine and wait for it: workers, and Redis unless REDIS_URL is set."""
+    """Run a job on this machine and wait for it: workers, and Redis unless REDIS_URL is set.
+
+    INPUT is a .jsonl, .csv, .tsv, .parquet or .txt file (a text a line), gzipped or not, a folder
+    or a glob of them, or - for stdin.
+    """
     options = SubmitOptions(**submit_values(values))
     local = LocalOptions(workers=workers, concurrency=concurrency)
     result = anyio.run(run_locally, read_settings(), options, local)

@@ -25,7 +25,11 @@ from worker.settings import read_settings
 @pilot_option
 @click.option("--wait", is_flag=True, help="Stay, show the progress, end when the job ends.")
 def submit(*, wait: bool, **values: Any) -> None:  # noqa: ANN401 - one per option
-    """Enqueue a job for the workers on REDIS_URL. Prints the job's id, and nothing else."""
+    """Enqueue a job for the workers on REDIS_URL. Prints the job's id, and nothing else.
+
+    INPUT is a .jsonl, .csv, .tsv, .parquet or .txt file (a text a line), gzipped or not, a folder
+    or a glob of them, or - for stdin.
+    """
     options = SubmitOptions(**submit_values(values))
     sys.exit(anyio.run(partial(_submit, options, wait=wait)))
 
