@@ -7,13 +7,12 @@ waits. Nothing is made before the first call, so nothing with a socket survives 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -28,13 +27,14 @@ from tenacity.wait import wait_exponential_jitter
 
 from flavor.client import Client
 from flavor.errors import BatchError, StoreError, TrackingError
-from flavor.model import OpenAIModel, PyfuncModel, load_model, read_spec
+from flavor.model import load_model, read_spec
 from worker.allowance import Allowances
 from worker.breaker import Breakers
 from worker.gate import Gate
 from worker.jobs import JobSpec
 from worker.lanes import Lanes
 from worker.ledger import Ledger
+from worker.memory import Model, is_worth_a_look, settle_memory
 from worker.meter import Meter
 from worker.open_batch import OpenBatch
 from worker.redis_client import connect
@@ -96,9 +96,7 @@ class Process:
         self.listed_parts: dict[tuple[str, str], dict[int, list[str]]] = {}  # worker.recovery's
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()
-        self._models: OrderedDict[tuple[str, str | None, str], OpenAIModel | PyfuncModel] = (
-            OrderedDict()
-        )
+        self._models: OrderedDict[tuple[str, str | None, str], Model] = OrderedDict()
         self._model_lock = asyncio.Lock()
 
     async def client(self) -> Client:
@@ -129,7 +127,7 @@ class Process:
         spec = self._specs.get(job_id)
         return spec.name if spec else job_id
 
-    async def model(self, spec: JobSpec) -> OpenAIModel | PyfuncModel:
+    async def model(self, spec: JobSpec) -> Model:
         """The job's model: loaded once per process, shared by its batches, a few at a time.
 
         Raises:
@@ -138,8 +136,9 @@ class Process:
         key = (spec.model_uri, spec.openai_model, repr(sorted(spec.params.items())))
         async with self._model_lock:
             if key not in self._models:
-                is_first = not self._models
-                self._models[key] = await self.in_mlflow_thread(_load, spec, is_first=is_first)
+                self._models[key] = await self.in_mlflow_thread(
+                    _load, spec, [*self._models.values()]
+                )
                 _keep_newest(self._models, self.settings.models)
                 log.info("model loaded", extra={"event": "model_loaded", "job_id": spec.job_id})
             self._models.move_to_end(key)
@@ -200,24 +199,11 @@ class Process:
         self.predict_threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _load(spec: JobSpec, *, is_first: bool) -> OpenAIModel | PyfuncModel:
+def _load(spec: JobSpec, others: Sequence[Model]) -> Model:
     model = load_model(read_spec(spec.model_uri, openai_model=spec.openai_model), spec.params)
-    settle_memory(has_old_models=not is_first)
+    if is_worth_a_look(model, others):
+        settle_memory(has_old_models=bool(others))
     return model
-
-
-def settle_memory(*, has_old_models: bool = True) -> None:
-    """Let the garbage collector take what is there now as given: MLflow alone is 500,000 objects.
-
-    Looking at all of them again every two seconds held the event loop up for 0.2 s, a sixth of a
-    row's CPU. A few hundred rows in flight are some ten thousand more, that go as they came.
-    What went with a model is found, which takes 0.3 s; without ``has_old_models`` there is none.
-    """
-    if has_old_models:
-        gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
 
 
 def _keep_newest(cache: OrderedDict[Any, Any], size: int) -> None:

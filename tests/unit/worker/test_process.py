@@ -13,13 +13,15 @@ import pytest
 from redis.asyncio import Redis
 
 from flavor.errors import InputError, StoreError, TrackingError
+from flavor.model import OpenAIModel, PyfuncModel
 from tests.unit.worker.fakes import RecordingStop
 from tests.unit.worker.making import JOB, make_spec, submit_batches
 from tests.unit.worker.processes import open_worker
 from worker.broker import make_app
 from worker.jobs import Lease
+from worker.memory import is_worth_a_look, settle_memory
 from worker.open_batch import OpenBatch
-from worker.process import Process, ProcessThread, settle_memory
+from worker.process import Process, ProcessThread
 from worker.settings import Settings
 from worker.stop import StoppedError, StopReason
 
@@ -161,6 +163,16 @@ def test_the_collector_looks_no_more_at_what_stays() -> None:
         gc.set_threshold(*threshold)
 
     assert looked_at < 0.1 * len(gc.get_objects())
+
+
+def test_a_job_begins_without_a_look_at_all_memory() -> None:
+    """It took 0.3 s. What went with a pyfunc must be found all the same."""
+    pyfunc, ours = object.__new__(PyfuncModel), object.__new__(OpenAIModel)
+
+    assert not is_worth_a_look(ours, [ours])
+    assert is_worth_a_look(ours, [])
+    assert is_worth_a_look(ours, [ours, pyfunc])
+    assert is_worth_a_look(pyfunc, [ours])
 
 
 async def test_a_worker_without_a_key_says_so(redis: Redis, tmp_path: Path) -> None:
