@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
 from worker.broker import described, publish
 from worker.claim import claim_batch
-from worker.codec import decode_outcome, decode_rows
+from worker.codec import decode_outcomes, decode_rows
 from worker.jobs import FINAL, FIRST, JobState, Outcome, Verdict, ahead
 from worker.ledger import CountOff
 from worker.open_batch import OpenBatch
@@ -153,7 +154,8 @@ async def _load(process: Process, batch: OpenBatch) -> list[Row]:
         )
     try:
         rows = decode_rows(payload)
-        batch.outcomes.update((index, decode_outcome(blob)) for index, blob in checkpoint.items())
+        for outcome in chain.from_iterable(map(decode_outcomes, checkpoint)):
+            batch.outcomes[outcome.index] = outcome
     except ValueError as error:
         raise InputError(f"batch {batch.lease.batch} in Redis is broken: {error}") from error
     batch.record(await process.patiently(partial(recall, process, batch), batch.holding))

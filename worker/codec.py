@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -73,13 +74,51 @@ def decode_rows(payload: bytes) -> list[Row]:
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """An outcome for Redis: a JSON array, and behind a NUL byte an embedding's raw floats."""
-    output = outcome.output
-    vector = output if isinstance(output, bytes) else None
+    vector = outcome.output if isinstance(outcome.output, bytes) else None
+    raw = _dumps(_outcome_values(outcome, None if vector is not None else outcome.output))
+    return raw if vector is None else b"%b\0%b" % (raw, vector)
+
+
+def encode_vectors(outcomes: Sequence[Outcome]) -> bytes:
+    """Several outcomes with embeddings as one: an array of such arrays, and all raw floats.
+
+    In an output's place stands how many bytes it has. For a row it is a fifth of Redis' work.
+    """
+    vectors = [outcome.output for outcome in outcomes if isinstance(outcome.output, bytes)]
     values = [
+        _outcome_values(outcome, len(vector))
+        for outcome, vector in zip(outcomes, vectors, strict=True)
+    ]
+    return b"\0".join((_dumps(values), b"".join(vectors)))
+
+
+def decode_outcomes(blob: bytes) -> list[Outcome]:
+    """Read what ``encode_outcome`` or ``encode_vectors`` wrote.
+
+    Raises:
+        ValueError: the bytes are of neither form.
+    """
+    raw, separator, floats = blob.partition(b"\0")
+    try:
+        values = _loads(raw)
+        if not isinstance(values[0], list):
+            return [_outcome(values, floats if separator else values[3])]
+        ends = list(accumulate(one[3] for one in values))
+        if ends[-1] != len(floats):
+            raise ValueError(f"no outcomes: {len(floats)} bytes of floats in place of {ends[-1]}")
+        return [
+            _outcome(one, floats[end - one[3] : end]) for one, end in zip(values, ends, strict=True)
+        ]
+    except (LookupError, RecursionError, TypeError) as error:
+        raise ValueError(f"no outcome: {error}") from error
+
+
+def _outcome_values(outcome: Outcome, output: Json) -> list[Json]:
+    return [
         outcome.row_id,
         outcome.index,
         outcome.verdict,
-        None if vector is not None else output,
+        output,
         outcome.finish_reason,
         _usage_values(outcome.usage),
         outcome.cost_usd,
@@ -89,51 +128,31 @@ def encode_outcome(outcome: Outcome) -> bytes:
         outcome.response_model,
         _error_values(outcome.error),
     ]
+
+
+def _outcome(values: Sequence[Json], output: str | bytes | None) -> Outcome:
+    row_id, index, verdict, _, finish, usage, cost, attempts, latency, rid, model, error = values
+    return Outcome(
+        row_id=row_id,
+        index=index,
+        verdict=Verdict(verdict),
+        output=output,
+        finish_reason=finish,
+        usage=_usage(usage),
+        cost_usd=cost,
+        attempts=attempts,
+        latency_s=latency,
+        request_id=rid,
+        response_model=model,
+        error=_error(error),
+    )
+
+
+def _dumps(values: Json) -> bytes:
     try:
-        raw = orjson.dumps(values)
+        return orjson.dumps(values)
     except TypeError:  # a lone surrogate in an answer
-        raw = json.dumps(values, separators=(",", ":")).encode("ascii")
-    return raw if vector is None else b"%b\0%b" % (raw, vector)
-
-
-def decode_outcome(blob: bytes) -> Outcome:
-    """Read what ``encode_outcome`` wrote.
-
-    Raises:
-        ValueError: the bytes are not of that form.
-    """
-    raw, separator, vector = blob.partition(b"\0")
-    try:
-        (
-            row_id,
-            index,
-            verdict,
-            output,
-            finish,
-            usage,
-            cost,
-            attempts,
-            latency,
-            rid,
-            model,
-            error,
-        ) = _loads(raw)
-        return Outcome(
-            row_id=row_id,
-            index=index,
-            verdict=Verdict(verdict),
-            output=vector if separator else output,
-            finish_reason=finish,
-            usage=_usage(usage),
-            cost_usd=cost,
-            attempts=attempts,
-            latency_s=latency,
-            request_id=rid,
-            response_model=model,
-            error=_error(error),
-        )
-    except (RecursionError, TypeError) as error_:
-        raise ValueError(f"no outcome: {error_}") from error_
+        return json.dumps(values, separators=(",", ":")).encode("ascii")
 
 
 def _loads(raw: bytes) -> Any:  # noqa: ANN401 - JSON of any form; the caller unpacks it

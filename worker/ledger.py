@@ -8,7 +8,7 @@ steps that must hold together are in ``lua/``; this file names their keys and re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from flavor.errors import LeaseLostError
 from flavor.types import StrEnum
 from worker import keys
-from worker.codec import encode_outcome
-from worker.jobs import FINAL, PICO, JobState, Lease, Outcome
+from worker.jobs import FINAL, JobState, Lease
+from worker.pending import Pending, values_of
 from worker.redis_client import ScriptPipeline, run_script, server_id, text, translated_errors
 
 
@@ -45,42 +45,6 @@ class CountOff(StrEnum):
 
     COUNTED = "counted"
     LAST = "last"  # the run can be finalized, and that is the caller's to start
-
-
-@dataclass(slots=True)
-class Pending:
-    """Outcomes and request counts that wait for their checkpoint."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    sent: int = 0
-    answered: int = 0  # with any status; the others may have been paid for nothing
-    retried: int = 0
-    throttled: int = 0
-    in_doubt: int = 0  # rows whose request may have been paid for, and brought nothing
-
-    def __bool__(self) -> bool:
-        return bool(self.outcomes or any(self.counts))
-
-    def take(self) -> Pending:
-        """All of it, to be written; what arrives from now on waits for the next time."""
-        taken = Pending(self.outcomes, *self.counts)
-        self.outcomes = []
-        self.sent = self.answered = self.retried = self.throttled = self.in_doubt = 0
-        return taken
-
-    def put_back(self, taken: Pending) -> None:
-        """Undo a ``take`` that could not be written."""
-        self.outcomes[:0] = taken.outcomes
-        self.sent += taken.sent
-        self.answered += taken.answered
-        self.retried += taken.retried
-        self.throttled += taken.throttled
-        self.in_doubt += taken.in_doubt
-
-    @property
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """As ``lua/checkpoint.lua`` takes them, in this order."""
-        return (self.sent, self.answered, self.retried, self.throttled, self.in_doubt)
 
 
 class Ledger:
@@ -120,14 +84,14 @@ class Ledger:
             )
         return Refusal(status) if status in set(Refusal) else Refusal.NOT_RUNNING
 
-    async def load(self, lease: Lease) -> tuple[bytes | None, dict[int, bytes]]:
-        """A claimed batch's rows (None: the key is gone) and its checkpoint by row index."""
+    async def load(self, lease: Lease) -> tuple[bytes | None, list[bytes]]:
+        """A claimed batch's rows (None: the key is gone) and its checkpoint (see ``codec``)."""
         async with translated_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.get(keys.rows(lease.job_id, lease.batch))
-            pipe.hgetall(keys.outcomes(lease.job_id, lease.batch))
-            payload, outcomes = await pipe.execute()
-        return payload, {int(index): blob for index, blob in outcomes.items()}
+            pipe.hvals(keys.outcomes(lease.job_id, lease.batch))
+            payload, checkpoint = await pipe.execute()
+        return payload, checkpoint
 
     async def pulse(self) -> None:
         """Say that this worker lives. Overdue batches are taken only while somebody says so."""
@@ -150,9 +114,7 @@ class Ledger:
         calls = ScriptPipeline(self._redis)
         for lease, item in pending:
             job_id, batch = lease.job_id, lease.batch
-            args: list[Any] = [lease.fence, *item.counts]
-            for outcome in item.outcomes:
-                args += _checkpoint_args(outcome)
+            args = [lease.fence, *item.counts, *chain.from_iterable(map(values_of, item.groups))]
             calls.add(
                 "checkpoint",
                 [keys.batch(job_id, batch), keys.outcomes(job_id, batch), keys.counts(job_id)],
@@ -275,20 +237,3 @@ def _renewal(reply: Sequence[Any]) -> Renewal:
         state=None if state == "gone" else JobState(state),
         ending=JobState(ending) if ending else None,
     )
-
-
-def _checkpoint_args(outcome: Outcome) -> list[Any]:
-    usage, cost = outcome.usage, outcome.cost_usd
-    tokens = (
-        (0, 0, 0, 0, 0)
-        if usage is None
-        else (
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.total_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-        )
-    )
-    pico = 0 if cost is None else round(cost * PICO)
-    return [outcome.index, encode_outcome(outcome), outcome.verdict.value, *tokens, pico]

@@ -9,8 +9,8 @@ from uuid import uuid4
 from worker.breaker import Breaker
 from worker.jobs import JobSpec, Lease, Outcome
 from worker.lanes import Lane
-from worker.ledger import Pending
 from worker.meter import Meter
+from worker.pending import Pending
 from worker.stop import Stop, StopReason
 
 

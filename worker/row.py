@@ -24,7 +24,7 @@ from flavor.model import RowReply
 from flavor.prices import cost_usd
 from flavor.types import Response, Row
 from worker.jobs import Outcome, Verdict
-from worker.ledger import Pending
+from worker.pending import Pending
 from worker.trip import Trip, Way
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from worker.breaker import Breaker
 from worker.expectation import Expected
 from worker.gate import Gate
 from worker.jobs import Outcome
-from worker.ledger import Pending
+from worker.pending import Pending
 from worker.stop import Stop
 
 if sys.version_info >= (3, 11):

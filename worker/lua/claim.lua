@@ -6,10 +6,10 @@
 -- KEYS[1]  job              HASH   state, started_ms, server
 -- KEYS[2]  queued           ZSET   batches that nobody has claimed
 -- KEYS[3]  due              ZSET   claimed batches by the end of their lease
--- KEYS[4]  batch            HASH   fence, owner, deliveries
+-- KEYS[4]  batch            HASH   fence, owner, deliveries, packed (see checkpoint.lua)
 -- KEYS[5]  pulse            HASH   see pulse.lua
 -- KEYS[6]  rows             STRING its bytes 8 to 11 are their number (worker.codec)
--- KEYS[7]  outcomes         HASH   row index -> outcome
+-- KEYS[7]  outcomes         HASH   see checkpoint.lua
 -- KEYS[8]  counts           HASH   rows_in_doubt
 -- ARGV[1]  batch number, or "final"
 -- ARGV[2]  owner            who has it, until it is given back
@@ -41,7 +41,8 @@ redis.call('ZADD', KEYS[3], now_ms + ARGV[3], ARGV[1])
 if redis.call('HEXISTS', KEYS[4], 'owner') == 1 then
     local a, b, c, d = string.byte(redis.call('GETRANGE', KEYS[6], 8, 11), 1, 4)
     local rows = d and a + 256 * (b + 256 * (c + 256 * d)) or 0 -- "final" has none
-    local doubted = rows - redis.call('HLEN', KEYS[7])
+    local known = redis.call('HLEN', KEYS[7]) + (redis.call('HGET', KEYS[4], 'packed') or 0)
+    local doubted = rows - known
     if doubted > 0 then
         redis.call('HINCRBY', KEYS[8], 'rows_in_doubt', doubted)
     end

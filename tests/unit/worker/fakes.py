@@ -17,7 +17,8 @@ from flavor.types import Reply, Request, Response, Row, Usage
 from tests.unit.worker.making import USAGE, error_info
 from worker.expectation import Expected
 from worker.jobs import JobState, Lease
-from worker.ledger import CountOff, Ledger, Pending
+from worker.ledger import CountOff, Ledger
+from worker.pending import Pending
 from worker.redis_client import _script
 from worker.runs import Runs
 from worker.stop import Stop

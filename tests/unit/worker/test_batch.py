@@ -24,8 +24,8 @@ from tests.unit.worker.making import (
 from tests.unit.worker.processes import Worker, open_worker
 from worker.batch import BatchEnd, run_batch
 from worker.jobs import JobState, Verdict
-from worker.ledger import Pending
 from worker.parts import read_outcomes
+from worker.pending import Pending
 from worker.stop import StopReason
 from worker.store import Store
 

@@ -28,9 +28,10 @@ from worker.batch import BatchEnd, run_batch
 from worker.final import run_final
 from worker.inputs import InputWriter
 from worker.jobs import FINAL, JobState, Lease, Verdict
-from worker.ledger import Pending, Refusal
+from worker.ledger import Refusal
 from worker.open_batch import OpenBatch
 from worker.parts import read_outcomes
+from worker.pending import Pending
 from worker.stop import StopReason
 from worker.store import Store
 

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from flavor.errors import ErrorInfo
 from flavor.types import Row, Usage
 from tests.unit.worker.making import make_outcome, make_rows
-from worker.codec import decode_outcome, decode_rows, encode_outcome, encode_rows
+from worker.codec import (
+    decode_outcomes,
+    decode_rows,
+    encode_outcome,
+    encode_rows,
+    encode_vectors,
+)
 from worker.jobs import Outcome, Verdict
 
 ODD_TEXTS = [
@@ -90,7 +96,19 @@ OUTCOMES = [
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=range(len(OUTCOMES)))
 def test_an_outcome_survives(outcome: Outcome) -> None:
-    assert decode_outcome(encode_outcome(outcome)) == outcome
+    assert decode_outcomes(encode_outcome(outcome)) == [outcome]
+
+
+VECTORS = [
+    make_outcome(5, output=b"\0\0\x80?" * 2, cost_usd=1e-9),
+    make_outcome(3, output=b"\0\0\0\0", row_id="é\ud800\0", usage=None),
+    make_outcome(4, output=b""),
+]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_outcomes_with_vectors_survive_together(count: int) -> None:
+    assert decode_outcomes(encode_vectors(VECTORS[:count])) == VECTORS[:count]
 
 
 @given(
@@ -104,7 +122,7 @@ def test_any_outcome_survives(
 ) -> None:
     outcome = make_outcome(1, row_id=row_id, output=output, cost_usd=cost_usd)
 
-    assert decode_outcome(encode_outcome(outcome)) == outcome
+    assert decode_outcomes(encode_outcome(outcome)) == [outcome]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,10 @@ def test_any_outcome_survives(
         b"[" * 200_000,
         encode_outcome(OUTCOMES[1])[:-1],
         encode_outcome(OUTCOMES[0]).replace(b"cancelled", b"vanished"),
+        b"[]",
+        encode_vectors(VECTORS)[:-1],
+        encode_vectors(VECTORS) + b"?",
+        encode_vectors(VECTORS).replace(b",8,", b",null,"),
         b'["a",0,"succeeded",null,null,[1],null,1,null,null,null,null]',
         b'["a",0,"succeeded",null,null,5,null,1,null,null,null,null]',
         b'["a",0,"succeeded",null,null,null,null,1,null,null,null,["T"]]',
@@ -127,4 +149,4 @@ def test_any_outcome_survives(
 )
 def test_an_outcome_of_another_form_is_a_value_error(blob: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
-        decode_outcome(blob)
+        decode_outcomes(blob)

@@ -12,7 +12,7 @@ from tests.unit.worker.making import (
     make_outcome,
     submit_batches,
 )
-from worker.ledger import Pending
+from worker.pending import Pending
 from worker.store import Store
 
 
@@ -33,6 +33,19 @@ async def test_what_a_dead_worker_had_without_an_outcome_is_in_doubt(redis: Redi
     await claim(make_ledger(redis, "w2"))
 
     assert await _in_doubt(store) == 299
+
+
+async def test_rows_whose_vectors_share_a_value_are_not_in_doubt(redis: Redis) -> None:
+    store = await submit_batches(redis, rows=300)
+    dead = make_ledger(redis, "w1")
+    lease = await claim(dead)
+    vectors = [make_outcome(n, output=bytes(8)) for n in range(200)]
+    await dead.checkpoint([(lease, Pending([*vectors, make_outcome(200)]))])
+    await end_lease(redis)
+
+    await claim(make_ledger(redis, "w2"))
+
+    assert await _in_doubt(store) == 99
 
 
 async def test_it_is_counted_once_where_a_reaper_took_the_batch_before(redis: Redis) -> None:

@@ -22,7 +22,8 @@ from worker import keys
 from worker.codec import decode_rows
 from worker.jobs import FINAL, JobState, Lease
 from worker.keys import FINISHED_TTL_S
-from worker.ledger import CountOff, Pending, Refusal
+from worker.ledger import CountOff, Refusal
+from worker.pending import Pending
 from worker.redis_client import run_script, server_id
 from worker.reports import Report
 
@@ -42,7 +43,7 @@ async def test_a_claim_starts_the_job_and_loads_its_rows(redis: Redis) -> None:
     ledger = make_ledger(redis)
 
     lease = await claim(ledger, "1")
-    payload, outcomes = await ledger.load(lease)
+    payload, checkpoint = await ledger.load(lease)
 
     status = await store.status(JOB)
     assert status is not None
@@ -50,7 +51,7 @@ async def test_a_claim_starts_the_job_and_loads_its_rows(redis: Redis) -> None:
     assert status.started_ms is not None
     assert payload is not None
     assert [row.row_id for row in decode_rows(payload)] == ["r3", "r4", "r5"]
-    assert outcomes == {}
+    assert checkpoint == []
 
 
 async def test_a_claim_of_an_unknown_job_is_refused(redis: Redis) -> None:

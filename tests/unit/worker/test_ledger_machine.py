@@ -27,9 +27,10 @@ from flavor.errors import LeaseLostError
 from tests.fake_redis import FakeRedis
 from tests.unit.worker.making import JOB, end_lease, make_ledger, make_outcome, names
 from tests.unit.worker.making import submit_batches as submit_job
-from worker.codec import decode_outcome
+from worker.codec import decode_outcomes
 from worker.jobs import FINAL, JobState, Lease, Outcome, Verdict
-from worker.ledger import CountOff, Pending, Refusal
+from worker.ledger import CountOff, Refusal
+from worker.pending import Pending
 from worker.redis_client import text
 
 _T = TypeVar("_T")
@@ -183,7 +184,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_first_outcome_of_each_row_stays(self) -> None:
         for batch in set(BATCHES) - set(self.struck_off):
             key = f"job:{{{JOB}}}:outcomes:{batch}"
-            saved = {int(k): decode_outcome(v) for k, v in self.run(self._hash(key)).items()}
+            blobs = self.run(self._hash(key)).values()
+            saved = {outcome.index: outcome for v in blobs for outcome in decode_outcomes(v)}
 
             assert saved == {n: o for n, o in self.first.items() if n // ROWS == int(batch)}
 

@@ -23,8 +23,8 @@ from tests.unit.worker.making import (
 from tests.unit.worker.processes import Worker, open_worker
 from worker import keys
 from worker.batch import BatchEnd, run_batch
-from worker.ledger import Pending
 from worker.parts import part_name, read_outcomes, write_part
+from worker.pending import Pending
 from worker.recovery import PERIOD_S, rescue_regularly
 from worker.stop import StopReason
 from worker.upkeep import _beat, flush

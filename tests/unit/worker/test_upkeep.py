@@ -26,7 +26,7 @@ from tests.unit.worker.making import (
 )
 from tests.unit.worker.processes import Worker, open_worker
 from worker.broker import publish
-from worker.codec import decode_outcome
+from worker.codec import decode_outcomes
 from worker.jobs import Limits
 from worker.open_batch import OpenBatch
 from worker.process import Process
@@ -54,7 +54,8 @@ async def _working(
 
 async def _saved(redis: Redis, batch: int = 0) -> dict[int, str]:
     blobs = cast("dict[bytes, bytes]", await redis.hgetall(f"job:{{{JOB}}}:outcomes:{batch}"))
-    return {int(index): str(decode_outcome(blob).output) for index, blob in blobs.items()}
+    saved = [outcome for blob in blobs.values() for outcome in decode_outcomes(blob)]
+    return {outcome.index: str(outcome.output) for outcome in saved}
 
 
 async def test_a_row_that_waits_for_its_turn_is_no_request_in_flight(

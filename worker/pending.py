@@ -1,0 +1,97 @@
+"""What waits for its checkpoint, and as what it is written there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.codec import encode_outcome, encode_vectors
+from worker.jobs import PICO, Outcome
+
+VECTORS_TOGETHER = 64
+"""So many outcomes with embeddings are one value in Redis, of 400 KB with 1,536 dimensions."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """Outcomes and request counts that wait for their checkpoint."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    sent: int = 0
+    answered: int = 0  # with any status; the others may have been paid for nothing
+    retried: int = 0
+    throttled: int = 0
+    in_doubt: int = 0  # rows whose request may have been paid for, and brought nothing
+    _ends: list[int] = field(default_factory=list)  # of what was taken together and put back
+
+    def __bool__(self) -> bool:
+        return bool(self.outcomes or any(self.counts))
+
+    def take(self) -> Pending:
+        """All of it, to be written; what arrives from now on waits for the next time."""
+        taken = Pending(self.outcomes, *self.counts, self._ends)
+        self.outcomes, self._ends = [], []
+        self.sent = self.answered = self.retried = self.throttled = self.in_doubt = 0
+        return taken
+
+    def put_back(self, taken: Pending) -> None:
+        """Undo a ``take`` that could not be written."""
+        size = len(taken.outcomes)
+        ends = [*taken._ends, size, *(size + end for end in self._ends)]
+        self._ends = sorted({end for end in ends if end})
+        self.outcomes[:0] = taken.outcomes
+        self.sent += taken.sent
+        self.answered += taken.answered
+        self.retried += taken.retried
+        self.throttled += taken.throttled
+        self.in_doubt += taken.in_doubt
+
+    @property
+    def groups(self) -> Iterator[list[Outcome]]:
+        """The outcomes in the groups in which they were taken, each time they are.
+
+        Whoever writes again, as the reply was lost, must write the same under the same names.
+        """
+        starts = [0, *self._ends]
+        for start, end in zip(starts, [*self._ends, len(self.outcomes)], strict=True):
+            yield self.outcomes[start:end]
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """As ``lua/checkpoint.lua`` takes them, in this order."""
+        return (self.sent, self.answered, self.retried, self.throttled, self.in_doubt)
+
+
+def values_of(outcomes: Sequence[Outcome]) -> list[Any]:
+    """Outcomes that are written together, as ``lua/checkpoint.lua`` takes them.
+
+    Embeddings share values: one for 64 rows is a fifth of the work that 64 are for Redis.
+    """
+    args: list[Any] = []
+    vectors = []
+    for outcome in outcomes:
+        if isinstance(outcome.output, bytes):
+            vectors.append(outcome)
+        else:
+            args += (outcome.index, encode_outcome(outcome), 1, *_counted([outcome]))
+    for at in range(0, len(vectors), VECTORS_TOGETHER):
+        some = vectors[at : at + VECTORS_TOGETHER]
+        args += (some[0].index, encode_vectors(some), len(some), *_counted(some))
+    return args
+
+
+def _counted(outcomes: Sequence[Outcome]) -> list[Any]:
+    """Their verdict, which is the same, and the sums of what they used."""
+    prompt = completion = total = cached = reasoning = pico = 0
+    for outcome in outcomes:
+        usage = outcome.usage
+        if usage is not None:
+            prompt += usage.prompt_tokens
+            completion += usage.completion_tokens
+            total += usage.total_tokens
+            cached += usage.cached_tokens
+            reasoning += usage.reasoning_tokens
+        if outcome.cost_usd is not None:
+            pico += round(outcome.cost_usd * PICO)
+    return [outcomes[0].verdict.value, prompt, completion, total, cached, reasoning, pico]
