@@ -95,7 +95,7 @@ class Concurrency:
             self._answers += 1
             self._latency_s += latency_s
         elif error is not None:
-            is_refused = is_overload(error)
+            is_refused = is_overload(error, is_paced=not self._is_adaptive)
             self._overloads += is_refused
             self._quota -= is_refused  # until the next look: else the next one is refused as fast
         self._let_in()
@@ -148,11 +148,12 @@ class Concurrency:
         self._let_in()
 
 
-def is_overload(error: RequestError) -> bool:
+def is_overload(error: RequestError, *, is_paced: bool) -> bool:
     """Whether an error says that the endpoint has too much to do.
 
-    A 429 with a time is a limit's, and the limiter's business.
+    A 429 with a time is a limit's, and the limiter's business; but where no limit is known that
+    could pace the requests, fewer at once are all that keeps them below it.
     """
     if isinstance(error, ThrottledError):
-        return error.retry_after_s is None
+        return error.retry_after_s is None or not is_paced
     return isinstance(error, TransientError) and error.is_outage

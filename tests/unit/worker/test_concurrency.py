@@ -296,4 +296,25 @@ async def test_who_asks_after_the_stop_leaves_no_permit_taken(redis: Redis) -> N
     ],
 )
 def test_signs_of_overload(error: RequestError, is_one: bool) -> None:
-    assert is_overload(error) is is_one
+    assert is_overload(error, is_paced=True) is is_one
+
+
+def test_where_no_limit_is_known_a_429_with_a_time_is_one_too() -> None:
+    error = ThrottledError(error_info("429", status=429), retry_after_s=0.01)
+
+    assert is_overload(error, is_paced=False)
+
+
+@pytest.mark.parametrize(("is_paced", "left"), [(True, 5), (False, 3)])
+async def test_429s_leave_fewer_permits_where_nothing_else_paces(
+    redis: Redis, *, is_paced: bool, left: int
+) -> None:
+    """A limit of 100 a second that no header tells was met with 2,700 refusals a second."""
+    async with _sharing(redis, "a", most=5) as [concurrency]:
+        for _ in range(5):
+            await concurrency.enter(Stop(), is_paced=is_paced)
+        for _ in range(2):
+            error = ThrottledError(error_info("429", status=429), retry_after_s=0.01)
+            concurrency.leave(error=error)
+
+        assert concurrency._quota == left

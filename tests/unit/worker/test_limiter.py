@@ -169,6 +169,18 @@ async def test_processes_that_ask_at_once_each_get_their_share_of_what_is_free(
     assert 9 <= len(first.granted) + len(second.granted) <= 12
 
 
+async def test_jobs_with_different_limits_take_turns_on_one_account(redis: Redis) -> None:
+    """As the README says: a request takes as long as its own job's limit makes it."""
+    slow = await _ask(redis, ("slow", [1, 1]), rpm=600, burst_us=0)
+    fast = await _ask(redis, ("fast", [1, 1]), rpm=6000, burst_us=0)
+
+    assert slow.turns_us == [0, 100_000]
+    assert fast.turns_us[0] == pytest.approx(
+        200_000, abs=50_000
+    )  # two tenths, less what has passed
+    assert fast.turns_us[1] - fast.turns_us[0] == 10_000
+
+
 async def test_jobs_share_the_pace_whatever_their_size(redis: Redis) -> None:
     answer = await _ask(redis, ("large", [1] * 100), ("small", [1] * 3), rpm=600)
 
