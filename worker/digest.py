@@ -103,7 +103,8 @@ class Digest:
 
     def _sample(self, part: pa.Table) -> None:
         """Reservoir sampling: each vector so far has had the same chance to be kept."""
-        part = part.filter(pc.is_valid(part["output"]))
+        if part["output"].null_count:  # else all vectors are copied for nothing
+            part = part.filter(pc.is_valid(part["output"]))
         count = part.num_rows
         seen = np.arange(self.vectors_seen, self.vectors_seen + count)
         places = np.where(seen < MOST_VECTORS, seen, self._chance.integers(0, seen + 1))
