@@ -118,7 +118,8 @@ def embeddings(options: argparse.Namespace) -> Iterator[str]:
             made.run(small, SMALL, *EMBED)
             midway = _cpu_s(pids)
             seconds = made.run(path, rows, *EMBED)
-            # A job's end (a report, a map of 1,000 vectors) costs the same, whatever its size.
+            # What a job's end costs at any size (a report, a map of 1,000 vectors) is taken off;
+            # that it reads the outcomes once more is not.
             more = _between(_between(began, midway), _between(midway, _cpu_s(pids)))
             ours.append((rows / seconds, _per_row_ms(more, rows - SMALL)))
     yield f"{rows:,} rows, {options.rounds} rounds by turns: medians (least to most)\n"
