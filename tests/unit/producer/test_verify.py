@@ -13,6 +13,7 @@ import pytest
 
 from flavor.errors import InputError
 from flavor.types import Task
+from producer.commands.verify import _lines
 from producer.verify import Verification, verify_job
 from tests.unit.worker.fakes import FolderRuns
 from tests.unit.worker.making import JOB, make_outcome, make_spec
@@ -86,6 +87,24 @@ def test_a_job_that_kept_its_promises_is_verified(runs: VerifiableRuns) -> None:
     assert found.holds
     assert (found.rows, found.outcomes) == (ROWS, ROWS)
     assert (found.requests_sent, found.rows_in_doubt) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("in_doubt", "said"),
+    [
+        (0.0, "9 sent, no row paid twice"),
+        (1234.0, "9 sent, between 0 and 1,234 rows paid twice"),
+        (None, "9 sent, and the run does not say how many rows may have been paid twice"),
+    ],
+)
+def test_how_many_rows_were_paid_twice_is_said_as_far_as_it_is_known(
+    runs: VerifiableRuns, in_doubt: float | None, said: str
+) -> None:
+    del runs.run.data.metrics["rows.in_doubt"]
+    if in_doubt is not None:
+        runs.run.data.metrics["rows.in_doubt"] = in_doubt
+
+    assert f"requests  {said}" in _lines(_verify(runs))
 
 
 def test_a_row_without_an_outcome_is_named(runs: VerifiableRuns, tmp_path: Path) -> None:

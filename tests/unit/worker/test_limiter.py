@@ -169,6 +169,23 @@ async def test_processes_that_ask_at_once_each_get_their_share_of_what_is_free(
     assert 9 <= len(first.granted) + len(second.granted) <= 12
 
 
+async def test_after_an_outage_the_first_process_back_gets_no_more_than_the_limit(
+    redis: Redis,
+) -> None:
+    """Those who asked are forgotten after 2.5 s; the turns that they were given are not."""
+    before = [
+        turn_us
+        for process in ("one", "two")
+        for turn_us in (await _reserve(redis, *[1] * 300, rpm=600, process=process)).turns_us
+    ]
+    await redis.delete(KEYS[1])
+
+    back = (await _reserve(redis, *[1] * 300, rpm=600, process="one")).turns_us
+
+    assert all(turn_us >= max(before) + 50_000 for turn_us in back)
+    assert len(before) + len(back) <= 12  # a second's allowance and what a burst lets go at once
+
+
 async def test_jobs_with_different_limits_take_turns_on_one_account(redis: Redis) -> None:
     """As the README says: a request takes as long as its own job's limit makes it."""
     slow = await _ask(redis, ("slow", [1, 1]), rpm=600, burst_us=0)
