@@ -25,36 +25,74 @@ from flavor.errors import InputError
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
+MOST_REDIS_RESTARTS = 5
 _PR_SET_PDEATHSIG = 1  # source: Linux, prctl(2)
 
 
-@contextmanager
-def embedded_redis() -> Iterator[str]:
-    """A Redis server for the length of the block; yields its URL, password included.
+class EmbeddedRedis:
+    """A Redis server with its data in ``folder``; one that dies is started again with the same.
 
-    Appends every write to a file (``everysec``), so that a crash of the server alone loses at most
-    a second; the folder goes with the block.
+    Appends every write to a file (``everysec``), so that a crash of the server alone loses nothing.
 
     Raises:
         InputError: no server is installed, or it does not start.
     """
-    binary = _find_server()
-    with tempfile.TemporaryDirectory(prefix="batch-redis-") as folder:
-        port, password = _free_port(), secrets.token_urlsafe(24)
-        config = Path(folder) / "redis.conf"
-        config.touch(mode=0o600)  # the password is no argument: those are public
-        config.write_text(
-            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\n"
+
+    def __init__(self, folder: Path) -> None:
+        self._port = _free_port()
+        password = secrets.token_urlsafe(24)
+        self.url = f"redis://:{password}@127.0.0.1:{self._port}/0"
+        """The password included: not for showing."""
+        self._log_path = folder / "redis.log"
+        self._config = folder / "redis.conf"
+        self._config.touch(mode=0o600)  # the password is no argument: those are public
+        self._config.write_text(
+            f"bind 127.0.0.1\nport {self._port}\nrequirepass {password}\ndir {folder}\n"
             'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n'
         )
-        log_path = Path(folder) / "redis.log"
-        with log_path.open("wb") as log:
-            server = _spawn([str(binary), str(config)], os.environ, log)
+        self._restarts = 0
+        self._server = self._start()
+
+    def supervise(self) -> None:
+        """Start the server again if it died. Call it every now and then.
+
+        Raises:
+            InputError: it keeps dying.
+        """
+        if self._server.poll() is None:
+            return
+        self._restarts += 1
+        if self._restarts > MOST_REDIS_RESTARTS:
+            raise InputError(
+                f"the embedded Redis server keeps ending (status {self._server.returncode}): "
+                "is there memory enough? A server of your own is named by REDIS_URL"
+            )
+        self._server = self._start()
+
+    def close(self) -> None:
+        """End the server; its folder is the caller's."""
+        stop([self._server], signal.SIGTERM, timeout_s=5)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log_path.open("ab") as log:
+            server = _spawn([str(_find_server()), str(self._config)], os.environ, log)
         try:
-            _wait_for_port(port, server, log_path)
-            yield f"redis://:{password}@127.0.0.1:{port}/0"
-        finally:
+            _wait_for_port(self._port, server, self._log_path)
+        except BaseException:
             stop([server], signal.SIGTERM, timeout_s=5)
+            raise
+        return server
+
+
+@contextmanager
+def embedded_redis() -> Iterator[EmbeddedRedis]:
+    """A Redis server for the length of the block; its data goes with the block."""
+    with tempfile.TemporaryDirectory(prefix="batch-redis-") as folder:
+        redis = EmbeddedRedis(Path(folder))
+        try:
+            yield redis
+        finally:
+            redis.close()
 
 
 class Workers:

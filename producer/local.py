@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from flavor.client import Client
 from flavor.errors import InputError
 from flavor.types import Task
-from producer.embedded import Workers, embedded_redis
+from producer.embedded import EmbeddedRedis, Workers, embedded_redis
 from producer.intake import SubmitOptions
 from producer.preparing import Through, prepare
 from producer.progress import watch
@@ -73,43 +73,58 @@ async def run_locally(
             "--workers 0 needs REDIS_URL: nobody else's workers serve a Redis of our own"
         )
     async with (
-        _local_services(settings) as services,
-        prepare(services, options, through=through) as prepared,
+        _local_services(settings) as here,
+        prepare(here.services, options, through=through) as prepared,
     ):
         if prepared.asked.model.task is not Task.PYFUNC:
             await _check_key(local)
-        return await _run_job(services, local, partial(enqueue, services, prepared))
+        return await _run_job(here, local, partial(enqueue, here.services, prepared))
 
 
 async def resume_locally(
     settings: Settings, job_id: str, local: LocalOptions, *, start: Start
 ) -> LocalResult:
     """Run what is left of a job to its end on this machine, after ``start`` has resumed it."""
-    async with _local_services(settings) as services:
-        if (await read_spec_of(services, job_id)).task is not Task.PYFUNC:
+    async with _local_services(settings) as here:
+        if (await read_spec_of(here.services, job_id)).task is not Task.PYFUNC:
             await _check_key(local)
-        return await _run_job(services, local, partial(start, services))
+        return await _run_job(here, local, partial(start, here.services))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Here:
+    """What this machine has for a job; ``redis`` where it is our own."""
+
+    services: Services
+    redis: EmbeddedRedis | None
 
 
 @asynccontextmanager
-async def _local_services(settings: Settings) -> AsyncIterator[Services]:
+async def _local_services(settings: Settings) -> AsyncIterator[_Here]:
     """The services that the environment names, or our own for the length of the block."""
-    tracking_uri = prepare_tracking(settings.tracking_uri)
-    redis = nullcontext(settings.redis_url.get_secret_value())
-    with redis if settings.has_redis else embedded_redis() as redis_url:
-        changed = {"redis_url": SecretStr(redis_url), "tracking_uri": tracking_uri}
+    changed: dict[str, object] = {"tracking_uri": prepare_tracking(settings.tracking_uri)}
+    with nullcontext() if settings.has_redis else embedded_redis() as redis:
+        if redis is not None:
+            changed["redis_url"] = SecretStr(redis.url)
         async with open_services(settings.model_copy(update=changed)) as services:
-            yield services
+            yield _Here(services=services, redis=redis)
 
 
 async def _run_job(
-    services: Services, local: LocalOptions, start: Callable[[], Awaitable[JobSpec]]
+    here: _Here, local: LocalOptions, start: Callable[[], Awaitable[JobSpec]]
 ) -> LocalResult:
+    services = here.services
     async with _workers(services, local) as workers:
+
+        def supervise() -> None:
+            if here.redis is not None:
+                here.redis.supervise()
+            workers.supervise()
+
         spec = await start()
         click.echo(f"job {spec.job_id}: {spec.rows:,} rows in {spec.batches} batches", err=True)
         try:
-            await watch(partial(read_status, services, spec.job_id), each=workers.supervise)
+            await watch(partial(read_status, services, spec.job_id), each=supervise)
         except BaseException:
             click.echo(f"interrupted; finish it with: producer resume {spec.job_id}", err=True)
             raise

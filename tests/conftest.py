@@ -78,8 +78,8 @@ def _no_fork_server_left() -> Iterator[None]:
 def redis_server() -> Iterator[str]:
     """The URL of a Redis server started for this test session."""
     try:
-        with embedded_redis() as url:
-            yield url
+        with embedded_redis() as redis:
+            yield redis.url
     except InputError as error:
         if os.environ.get("CI"):
             raise

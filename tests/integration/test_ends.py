@@ -153,6 +153,31 @@ def test_an_interrupted_local_run_stops_all_of_it_and_resume_finishes_it(
     assert system.simulator.stats()["rows_paid_twice"] == 0
 
 
+def test_a_local_run_starts_its_redis_again_and_pays_nothing_twice(
+    system: System, rows: Path
+) -> None:
+    """It waited for ever for a server that nobody else could start."""
+    system.simulator.configure(latency_s=0.5)
+    environment = {k: v for k, v in system.environment.items() if k != "REDIS_URL"}
+    command = [sys.executable, "-m", "producer", "run", str(rows), *_PROMPT, "--concurrency", "60"]
+    with (system.folder / "run.err").open("wb") as log:
+        run = subprocess.Popen(
+            command, cwd=system.folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+        wait_until(lambda: system.simulator.stats()["accepted"] > 100)
+        (server,) = (child for child in _children(run.pid) if "server" in _command_of(child))
+        os.kill(server, signal.SIGKILL)
+        status = run.wait(120)
+
+    assert status == 0, (system.folder / "run.err").read_text()
+    assert system.simulator.stats()["accepted"] == ROWS
+    assert system.simulator.stats()["rows_paid_twice"] == 0
+
+
+def _command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def _children(pid: int) -> list[int]:
     listed = subprocess.run(
         ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
