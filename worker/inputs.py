@@ -9,7 +9,7 @@ Local files only: who stores or fetches them is not this module's business.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flavor.errors import InputError
@@ -100,16 +99,16 @@ def read_row_ids(path: str | Path) -> Iterator[pa.RecordBatch]:
             ).to_batches()
 
 
-def find_rows(path: str | Path, row_ids: Collection[str]) -> Iterator[tuple[int, InputRow]]:
+def find_rows(path: str | Path, row_ids: Set[str]) -> Iterator[tuple[int, InputRow]]:
     """The rows of a part that have one of these ids, each with its row group, in order.
 
-    Only row groups that hold one are read whole.
+    Only row groups that hold one are read whole. ``row_ids`` is asked, never listed: it may hold as
+    many as the job has rows, and a row group is 200 of them.
     """
-    wanted = pa.array(list(row_ids), pa.string())
     with pq.ParquetFile(path) as part:
         for row_group in range(part.num_row_groups):
-            ids = part.read_row_group(row_group, columns=["row_id"]).column(0)
-            if pc.any(pc.is_in(ids, wanted)).as_py():
+            ids = part.read_row_group(row_group, columns=["row_id"]).column(0).to_pylist()
+            if any(row_id in row_ids for row_id in ids):
                 for row in read_input_batch(path, row_group):
                     if row.row_id in row_ids:
                         yield row_group, row
