@@ -25,14 +25,32 @@ def register() -> None:
 
 
 class QoS(redis.QoS):
-    """Kombu's, but for a channel that is closed when its transport is gone already."""
+    """Kombu's, but for a channel whose transport is gone: there is no way to Redis from it.
+
+    What it would acknowledge or put back comes again one day, and is refused: the ledger knows.
+    """
 
     def restore_unacked(self, client: Any = None) -> None:  # noqa: ANN401
-        """Put back what was not acknowledged; where nothing leads there, the reaper knows of it."""
-        if self.channel.connection.client is None:
+        """Put back what was not acknowledged."""
+        if self._is_cut_off:
             self._delivered.clear()
         else:
             super().restore_unacked(client)  # type: ignore[no-untyped-call] # kombu has no types
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge one message."""
+        if not self._is_cut_off:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call] # kombu has no types
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Refuse one message, or put it back."""
+        if not self._is_cut_off:
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call] # kombu has no types
+
+    @property
+    def _is_cut_off(self) -> bool:
+        connection = self.channel.connection
+        return connection is None or connection.client is None
 
 
 class Channel(redis.Channel):

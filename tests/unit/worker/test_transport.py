@@ -78,10 +78,16 @@ def test_a_channel_that_outlives_its_transport_is_closed_all_the_same(redis_serv
         channel = connection.default_channel
         queue = untyped.Queue("outlived", channel=channel)
         queue.declare()
-        connection.Producer().publish({}, routing_key="outlived")
-        assert queue.get() is not None
+        for _ in range(2):
+            connection.Producer().publish({}, routing_key="outlived")
+        message, another = queue.get(), queue.get()
+        assert message is not None
+        assert another is not None
 
         channel.connection.client = None
         channel.close()
+        message.ack()  # its batch is done meanwhile
+        another.reject()
 
         assert channel.closed
+        assert channel.connection is None
