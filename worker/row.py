@@ -68,7 +68,7 @@ async def _attempts(trip: Trip) -> list[Outcome]:
         return await _attempt(trip)
     except (TransientError, ThrottledError):
         pass  # tenacity is told of it below, as the end of a first attempt
-    outcomes: list[Outcome] = await trip.way.retrying(_attempt_again, trip, [trip.last])
+    outcomes: list[Outcome] = await trip.way.retrying()(_attempt_again, trip, [trip.last])
     return outcomes
 
 

@@ -53,6 +53,7 @@ class Slots:
             try:
                 await work()
             finally:
+                del work  # it knows its batch: an idle slot would keep all of the batch's outcomes
                 self.busy -= 1
                 self._leave(job_id)
 

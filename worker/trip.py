@@ -110,10 +110,14 @@ class Way:
     tally: Pending = field(default_factory=Pending)
     record: Callable[[Sequence[Outcome]], None] = lambda _: None
     trace: Callable[[Trip, Sequence[Outcome]], None] = lambda *_: None
-    retrying: AsyncRetrying = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.retrying = AsyncRetrying(
+    def retrying(self) -> AsyncRetrying:
+        """For one request: until it is answered, or may not be tried any more.
+
+        Made when it is needed: kept here, it would refer to what refers to it, and the batch with
+        all its outcomes would stay until the garbage collector comes by.
+        """
+        return AsyncRetrying(
             retry=retry_if_exception_type((TransientError, ThrottledError)),
             stop=self._has_spent_its_attempts,
             wait=_pause_before_next,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from tests.unit.worker.making import (
 )
 from tests.unit.worker.processes import Worker, open_worker
 from worker.batch import BatchEnd, run_batch
-from worker.jobs import JobState, Verdict
+from worker.jobs import JobState, Outcome, Verdict
+from worker.open_batch import OpenBatch
 from worker.parts import read_outcomes
 from worker.pending import Pending
 from worker.stop import StopReason
@@ -50,6 +52,26 @@ async def test_a_batch_ends_as_a_part_and_is_struck_off(redis: Redis, tmp_path: 
     assert {outcome.verdict for outcome in outcomes} == {Verdict.SUCCEEDED}
     assert published == []
     assert not any(name.endswith(":0") for name in await names(redis))
+
+
+async def test_nothing_keeps_a_batch_that_has_ended(redis: Redis, tmp_path: Path) -> None:
+    """Idle slots did, and a cycle: of embeddings 2 GB, as the garbage collector comes by rarely."""
+    await submit_batches(redis, 2)
+    async with open_worker(redis, tmp_path) as worker:
+        gc.collect()
+        gc.disable()
+        others = _batches_and_outcomes()
+        try:
+            await run_batch(worker.process, JOB, "0")
+            kept = _batches_and_outcomes() - others
+        finally:
+            gc.enable()
+
+    assert not kept
+
+
+def _batches_and_outcomes() -> set[int]:
+    return {id(one) for one in gc.get_objects() if isinstance(one, (OpenBatch, Outcome))}
 
 
 async def test_the_last_batch_asks_for_the_run_to_be_finalized(
