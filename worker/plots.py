@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH = 8.6
+_LEFT, _LEFT_OF_NAMES = 1.05, 1.8
+"""Inches, for an axis of numbers up to 999,999,999, and for one of ``_WAITS``."""
+
+_FAR = 4
+"""A limit so many times the highest rate is told and not drawn."""
+
 _INK, _FAINT = "#0a0b0c", "#0d0e0f"
 """Stand for the page's own colours, which change with light and dark."""
 
@@ -96,12 +102,21 @@ def _rendered(draw: Draw, *, height: float, ink: str, faint: str, **options: Any
         "savefig.dpi": 150,
     }
     with _LOCK, mpl.rc_context(settings):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, height))
+        _set_margins(figure, left=_LEFT)
         draw(figure)
         figure.savefig(
             file, transparent=is_svg, metadata={"Date": None} if is_svg else None, **options
         )
     return file.getvalue()
+
+
+def _set_margins(figure: Figure, *, left: float) -> None:
+    """Fixed ones, in inches: matplotlib's own layouts draw everything twice to find them."""
+    height = figure.get_figheight()
+    figure.subplots_adjust(
+        left=left / _WIDTH, right=1 - 0.25 / _WIDTH, bottom=0.45 / height, top=1 - 0.3 / height
+    )
 
 
 def throughput(series: Series) -> tuple[Draw, float]:
@@ -126,6 +141,7 @@ def throughput(series: Series) -> tuple[Draw, float]:
         for axes, panel in zip(rows, panels, strict=True):
             panel(axes)
         rows[-1].set_xlabel("seconds of work")
+        figure.align_ylabels()
 
     return draw, 0.5 + 1.25 * len(panels)
 
@@ -160,6 +176,7 @@ def waits(series: Series) -> tuple[Draw, float]:
         axes.set_yticks([place + 0.4 for place in range(len(found))])
         axes.set_yticklabels([_WAITS.get(name, name) for name in sorted(found)])
         axes.set(xlabel="seconds of work", ylim=(0, len(found)), xlim=_span(series.at_s))
+        _set_margins(figure, left=_LEFT_OF_NAMES)
         axes.grid(visible=False, axis="y")
 
     return draw, 0.7 + 0.4 * len(found)
@@ -214,11 +231,17 @@ def embedding_map(digest: Digest) -> tuple[Draw, float] | None:
 
 def _against_limit(series: Series, name: str, *, limit: str, label: str) -> Callable[[Axes], None]:
     def panel(axes: Axes) -> None:
-        _line(axes, series.at_s, series.rate(name) * 60, label=label)
-        if series.has(limit):
-            axes.plot(series.at_s, series.values[limit], color=RED, linestyle="--", label="limit")
-            axes.legend(loc="lower right")
-        axes.set_ylim(0, None)
+        rate, limits = series.rate(name) * 60, series.values.get(limit)
+        _line(axes, series.at_s, rate, label=label)
+        if limits is None or np.isnan(limits).all():
+            return
+        top, limit_top = rate.max(), np.nanmax(limits)
+        if limit_top > _FAR * top:  # drawn, it would make a flat line of the rate
+            axes.plot([], [], color=RED, linestyle="--", label=f"limit: {limit_top:,.10g}")
+        else:
+            axes.plot(series.at_s, limits, color=RED, linestyle="--", label="limit")
+            axes.set_ylim(0, 1.08 * max(top, limit_top))
+        axes.legend(loc="lower right")
 
     return panel
 
@@ -227,7 +250,7 @@ def _line(axes: Axes, at_s: Floats, values: Floats, *, label: str, colour: str =
     axes.plot(at_s, values, color=colour)
     axes.fill_between(at_s, values, alpha=0.12, color=colour, linewidth=0)
     axes.set(ylabel=label, ylim=(0, None), xlim=_span(at_s))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.10g}")  # 0.5 is not 0, nor a million 1e+06
 
 
 def _span(at_s: Floats) -> tuple[float, float]:

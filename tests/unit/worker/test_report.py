@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from flavor.errors import ErrorInfo
 from flavor.prices import Price
 from flavor.types import Task
 from tests.unit.worker.making import JOB, make_dead, make_outcome, make_spec
+from worker import plots
 from worker.digest import Digest
 from worker.jobs import JobState, Outcome, Verdict
 from worker.parts import read_part, write_part
@@ -238,3 +240,23 @@ def test_a_report_is_quick_and_small_however_long_the_job(tmp_path: Path) -> Non
     assert time.process_time() - began_s < 5
     assert len(html) < 400_000
     assert len(png) < 200_000
+
+
+@pytest.mark.parametrize(("limit", "is_drawn"), [(30.0, True), (100.0, True), (1e6, False)])
+def test_a_limit_is_drawn_within_the_picture_or_told(limit: float, is_drawn: bool) -> None:
+    """The axis ended at the highest rate, so a limit above it was named and not to be seen."""
+    history = {**_history(), "limit.requests_per_min": [(NOW - 40_000, limit), (NOW - 9, limit)]}
+    series = make_series(history, started_ms=NOW - 90_000, ended_ms=NOW, totals={})
+    figure = Figure()
+
+    plots.throughput(series)[0](figure)
+
+    axes = figure.axes[1]
+    lines = [line for line in axes.lines if line.get_linestyle() == "--"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.texts] == [
+        "limit" if is_drawn else "limit: 1,000,000"
+    ]
+    assert [np.size(line.get_xdata()) > 0 for line in lines] == [is_drawn]
+    assert bool(axes.get_ylim()[1] > limit) is is_drawn
