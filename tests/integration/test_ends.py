@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -131,15 +133,7 @@ def test_an_interrupted_local_run_stops_all_of_it_and_resume_finishes_it(
     system: System, rows: Path, sign: signal.Signals
 ) -> None:
     """Redis and its data are gone; what was paid for stands in the run."""
-    system.simulator.configure(latency_s=0.5)
-    environment = {k: v for k, v in system.environment.items() if k != "REDIS_URL"}
-    command = [sys.executable, "-m", "producer", "run", str(rows), *_PROMPT, "--concurrency", "60"]
-    with (system.folder / "run.err").open("wb") as log:
-        run = subprocess.Popen(
-            command, cwd=system.folder, env=environment, stdout=log, stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
-        wait_until(lambda: system.simulator.stats()["accepted"] > 100)
+    with _local_run(system, rows) as run:
         children = _children(run.pid)
         run.send_signal(sign)
         run.wait(30)
@@ -157,14 +151,7 @@ def test_a_local_run_starts_its_redis_again_and_pays_nothing_twice(
     system: System, rows: Path
 ) -> None:
     """It waited for ever for a server that nobody else could start."""
-    system.simulator.configure(latency_s=0.5)
-    environment = {k: v for k, v in system.environment.items() if k != "REDIS_URL"}
-    command = [sys.executable, "-m", "producer", "run", str(rows), *_PROMPT, "--concurrency", "60"]
-    with (system.folder / "run.err").open("wb") as log:
-        run = subprocess.Popen(
-            command, cwd=system.folder, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-        wait_until(lambda: system.simulator.stats()["accepted"] > 100)
+    with _local_run(system, rows) as run:
         (server,) = (child for child in _children(run.pid) if "server" in _command_of(child))
         os.kill(server, signal.SIGKILL)
         status = run.wait(120)
@@ -172,6 +159,29 @@ def test_a_local_run_starts_its_redis_again_and_pays_nothing_twice(
     assert status == 0, (system.folder / "run.err").read_text()
     assert system.simulator.stats()["accepted"] == ROWS
     assert system.simulator.stats()["rows_paid_twice"] == 0
+
+
+@contextmanager
+def _local_run(system: System, rows: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``producer run`` with a Redis and workers of its own, once it has sent 100 rows.
+
+    Where the test fails meanwhile it is killed, and what it started ends with it.
+    """
+    system.simulator.configure(latency_s=0.5)
+    environment = {k: v for k, v in system.environment.items() if k != "REDIS_URL"}
+    command = [sys.executable, "-m", "producer", "run", str(rows), *_PROMPT, "--concurrency", "60"]
+    with (system.folder / "run.err").open("wb") as log:
+        run = subprocess.Popen(
+            command, cwd=system.folder, env=environment, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: system.simulator.stats()["accepted"] > 100)
+            yield run
+        finally:
+            if run.poll() is None:
+                run.kill()
+                run.wait()
 
 
 def _command_of(pid: int) -> str:
