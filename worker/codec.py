@@ -72,28 +72,19 @@ def decode_rows(payload: bytes) -> list[Row]:
         raise ValueError(f"no batch payload: {error}") from error
 
 
-def encode_outcome(outcome: Outcome) -> bytes:
-    """An outcome for Redis: a JSON array, and behind a NUL byte an embedding's raw floats."""
-    vector = outcome.output if isinstance(outcome.output, bytes) else None
-    raw = _dumps(_outcome_values(outcome, None if vector is not None else outcome.output))
-    return raw if vector is None else b"%b\0%b" % (raw, vector)
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Outcomes as one value for Redis: a JSON array of arrays, and behind a NUL byte raw floats.
 
-
-def encode_vectors(outcomes: Sequence[Outcome]) -> bytes:
-    """Several outcomes with embeddings as one: an array of such arrays, and all raw floats.
-
-    In an output's place stands how many bytes it has. For a row it is a fifth of Redis' work.
+    In an embedding's place stands how many bytes of the floats are its own. Together they are a
+    small part of the work for Redis that they are one by one.
     """
     vectors = [outcome.output for outcome in outcomes if isinstance(outcome.output, bytes)]
-    values = [
-        _outcome_values(outcome, len(vector))
-        for outcome, vector in zip(outcomes, vectors, strict=True)
-    ]
-    return b"\0".join((_dumps(values), b"".join(vectors)))
+    raw = _dumps(list(map(_outcome_values, outcomes)))
+    return b"\0".join((raw, b"".join(vectors))) if vectors else raw
 
 
 def decode_outcomes(blob: bytes) -> list[Outcome]:
-    """Read what ``encode_outcome`` or ``encode_vectors`` wrote.
+    """Read what ``encode_outcomes`` wrote, or a version that wrote them one by one.
 
     Raises:
         ValueError: the bytes are of neither form.
@@ -103,22 +94,25 @@ def decode_outcomes(blob: bytes) -> list[Outcome]:
         values = _loads(raw)
         if not isinstance(values[0], list):
             return [_outcome(values, floats if separator else values[3])]
-        ends = list(accumulate(one[3] for one in values))
+        sizes = [one[3] if isinstance(one[3], int) else 0 for one in values]
+        ends = list(accumulate(sizes))
         if ends[-1] != len(floats):
             raise ValueError(f"no outcomes: {len(floats)} bytes of floats in place of {ends[-1]}")
         return [
-            _outcome(one, floats[end - one[3] : end]) for one, end in zip(values, ends, strict=True)
+            _outcome(one, floats[end - size : end] if isinstance(one[3], int) else one[3])
+            for one, size, end in zip(values, sizes, ends, strict=True)
         ]
     except (LookupError, RecursionError, TypeError) as error:
         raise ValueError(f"no outcome: {error}") from error
 
 
-def _outcome_values(outcome: Outcome, output: Json) -> list[Json]:
+def _outcome_values(outcome: Outcome) -> list[Json]:
+    output = outcome.output
     return [
         outcome.row_id,
         outcome.index,
         outcome.verdict,
-        output,
+        len(output) if isinstance(output, bytes) else output,
         outcome.finish_reason,
         _usage_values(outcome.usage),
         outcome.cost_usd,

@@ -19,9 +19,9 @@
 ``job:{J}:workers``              HASH    worker -> JSON of what it does for the job right now
 ``job:{J}:sampled``              STRING  held by whoever writes the run's next metric points
 ``job:{J}:batch:N``              HASH    ``fence``, ``owner``, ``deliveries``, ``packed`` of batch N
-``job:{J}:rows:N``               STRING  the rows of batch N (``jobs.encode_rows``)
-``job:{J}:outcomes:N``           HASH    row index -> outcome (``codec.encode_outcome``), or the
-                                         first's -> outcomes with vectors (``encode_vectors``)
+``job:{J}:rows:N``               STRING  the rows of batch N (``codec.encode_rows``)
+``job:{J}:outcomes:N``           HASH    the first row's index -> outcomes that were written
+                                         together (``codec.encode_outcomes``)
 ``pulse``                        HASH    when workers were last alive (``lua/pulse.lua``)
 ``limit:{H}``                    HASH    one endpoint's shared limits (``lua/reserve.lua``)
 ``limit:{H}:askers``             ZSET    jobs and processes that wait for turns on it, by time

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.codec import encode_outcome, encode_vectors
-from worker.jobs import PICO, Outcome
+from worker.codec import encode_outcomes
+from worker.jobs import PICO, Outcome, Verdict
 
-VECTORS_TOGETHER = 64
-"""So many outcomes with embeddings are one value in Redis, of 400 KB with 1,536 dimensions."""
+ROWS_TOGETHER, BYTES_TOGETHER = 64, 512 * 1024
+"""So many outcomes of a verdict are one value in Redis, or fewer of so much output together."""
 
 
 @dataclass(slots=True)
@@ -66,19 +66,33 @@ class Pending:
 def values_of(outcomes: Sequence[Outcome]) -> list[Any]:
     """Outcomes that are written together, as ``lua/checkpoint.lua`` takes them.
 
-    Embeddings share values: one for 64 rows is a fifth of the work that 64 are for Redis.
+    They share values: to write each by itself is several times the work, here as in Redis.
     """
     args: list[Any] = []
-    vectors = []
-    for outcome in outcomes:
-        if isinstance(outcome.output, bytes):
-            vectors.append(outcome)
-        else:
-            args += (outcome.index, encode_outcome(outcome), 1, *_counted([outcome]))
-    for at in range(0, len(vectors), VECTORS_TOGETHER):
-        some = vectors[at : at + VECTORS_TOGETHER]
-        args += (some[0].index, encode_vectors(some), len(some), *_counted(some))
+    for some in _together(outcomes):
+        args += (some[0].index, encode_outcomes(some), len(some), *_counted(some))
     return args
+
+
+def _together(outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
+    """The outcomes that share a value: of one verdict, so that what is counted is counted once."""
+    open_values: dict[Verdict, list[Outcome]] = {}
+    sizes: dict[Verdict, int] = {}
+    for outcome in outcomes:
+        verdict, size = outcome.verdict, len(outcome.output or "")
+        some = open_values.get(verdict)
+        if (
+            some is not None
+            and len(some) < ROWS_TOGETHER
+            and sizes[verdict] + size <= BYTES_TOGETHER
+        ):
+            some.append(outcome)
+            sizes[verdict] += size
+        else:
+            if some is not None:
+                yield some
+            open_values[verdict], sizes[verdict] = [outcome], size
+    yield from open_values.values()
 
 
 def _counted(outcomes: Sequence[Outcome]) -> list[Any]:

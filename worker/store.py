@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from flavor.errors import InputError
 from worker import keys
-from worker.codec import HEAD_BYTES, encode_outcome, row_count
+from worker.codec import HEAD_BYTES, encode_outcomes, row_count
 from worker.jobs import PICO, VERDICT_FIELDS, Cap, JobSpec, JobState, Outcome
 from worker.redis_client import run_script, server_id, text, translated_errors
 from worker.reports import Report
@@ -70,7 +70,7 @@ class Store:
         """Give a draft's batch the outcomes that its rows have already."""
         if outcomes:
             blobs: Mapping[Any, Any] = {
-                str(outcome.index): encode_outcome(outcome) for outcome in outcomes
+                str(outcome.index): encode_outcomes([outcome]) for outcome in outcomes
             }
             async with translated_errors():
                 await self._redis.hset(keys.outcomes(job_id, str(batch)), mapping=blobs)

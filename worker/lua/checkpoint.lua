@@ -1,7 +1,7 @@
 -- Write outcomes of a batch and count them; the first outcome of a row wins.
 --
 -- KEYS[1]  batch            HASH   fence, deliveries, packed (rows in outcomes beyond one a value)
--- KEYS[2]  outcomes         HASH   (first) row's index -> outcome, or several that are written together
+-- KEYS[2]  outcomes         HASH   first row's index -> outcomes that are written together
 -- KEYS[3]  counts           HASH   progress of the job
 -- ARGV[1]  fence            the one that the claim gave
 -- ARGV[2]  requests_sent    since the last checkpoint

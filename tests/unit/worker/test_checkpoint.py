@@ -64,20 +64,6 @@ async def test_outcomes_are_kept_and_counted(redis: Redis) -> None:
     assert status.rows_in_doubt == 1
 
 
-async def test_a_checkpoint_written_twice_counts_once(redis: Redis) -> None:
-    """A reply that was lost on its way makes the worker write again."""
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    await ledger.checkpoint([(lease, Pending([make_outcome(0)]))])
-
-    await ledger.checkpoint([(lease, Pending([make_outcome(0), make_outcome(1)]))])
-
-    status = await _status(store)
-    assert status.rows_done == 2
-    assert status.tokens.total == 30
-
-
 async def test_the_first_outcome_of_a_row_stays(redis: Redis) -> None:
     store = await submit_batches(redis)
     ledger = make_ledger(redis)
@@ -91,31 +77,53 @@ async def test_the_first_outcome_of_a_row_stays(redis: Redis) -> None:
     assert (await _status(store)).rows_dead == 0
 
 
-async def test_vectors_are_kept_together_and_each_is_counted(redis: Redis) -> None:
+TEXTS = [make_outcome(n, output=f"answer {n}", cost_usd=1e-7) for n in range(100)]
+VECTORS = [make_outcome(n, output=bytes([n] * 8), cost_usd=1e-7) for n in range(100)]
+
+
+@pytest.mark.parametrize("outcomes", [TEXTS, VECTORS, TEXTS[:50] + VECTORS[50:]])
+async def test_outcomes_are_kept_together_and_each_is_counted(
+    redis: Redis, outcomes: list[Outcome]
+) -> None:
     """64 to a value: one by one they were four fifths of Redis' work."""
     store = await submit_batches(redis)
     ledger = make_ledger(redis)
     lease = await claim(ledger)
-    vectors = [make_outcome(n, output=bytes([n] * 8), cost_usd=1e-7) for n in range(100)]
+    written = [make_dead(100), *outcomes]
 
-    await ledger.checkpoint([(lease, Pending([*vectors, make_dead(100)]))])
+    await ledger.checkpoint([(lease, Pending(written))])
 
     status = await _status(store)
-    assert await _saved(ledger, lease) == dict(enumerate([*vectors, make_dead(100)]))
+    assert await _saved(ledger, lease) == {outcome.index: outcome for outcome in written}
     assert await redis.hlen(f"job:{{{JOB}}}:outcomes:0") == 3
     assert (status.rows_done, status.rows_dead, status.tokens.total) == (101, 1, 1500)
     assert await redis.hget(f"job:{{{JOB}}}:counts", "cost_pico") == b"10000000"
 
 
-async def test_vectors_written_again_beside_later_ones_count_once(redis: Redis) -> None:
+async def test_long_answers_make_no_long_value(redis: Redis) -> None:
+    await submit_batches(redis)
+    ledger = make_ledger(redis)
+    lease = await claim(ledger)
+    long = [make_outcome(n, output=str(n) * size) for n, size in enumerate([900_000, 300_000] * 2)]
+
+    await ledger.checkpoint([(lease, Pending(long))])
+
+    assert await _saved(ledger, lease) == dict(enumerate(long))
+    values = await redis.hvals(f"job:{{{JOB}}}:outcomes:0")
+    assert max(map(len, values)) < 1_000_000
+
+
+@pytest.mark.parametrize("outcomes", [TEXTS, VECTORS])
+async def test_outcomes_written_again_beside_later_ones_count_once(
+    redis: Redis, outcomes: list[Outcome]
+) -> None:
     """A reply was lost, so they are written again, and under the same names: with the later ones
     together they would be another value, and count once more."""
     store = await submit_batches(redis)
     ledger = make_ledger(redis)
     lease = await claim(ledger)
-    vectors = [make_outcome(n, output=bytes([n] * 8)) for n in range(90)]
-    pending = Pending(vectors[70:80])
-    for some in (vectors[30:40], vectors[:30]):
+    pending = Pending(outcomes[70:80])
+    for some in (outcomes[30:40], outcomes[:30]):
         taken = pending.take()
         await ledger.checkpoint([(lease, taken)])
         pending.put_back(taken)
@@ -123,7 +131,7 @@ async def test_vectors_written_again_beside_later_ones_count_once(redis: Redis) 
 
     await ledger.checkpoint([(lease, pending.take())])
 
-    assert await _saved(ledger, lease) == {o.index: o for o in vectors[:40] + vectors[70:80]}
+    assert await _saved(ledger, lease) == {o.index: o for o in outcomes[:40] + outcomes[70:80]}
     assert (await _status(store)).rows_done == 50
 
 

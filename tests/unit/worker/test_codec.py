@@ -14,9 +14,8 @@ from tests.unit.worker.making import make_outcome, make_rows
 from worker.codec import (
     decode_outcomes,
     decode_rows,
-    encode_outcome,
+    encode_outcomes,
     encode_rows,
-    encode_vectors,
 )
 from worker.jobs import Outcome, Verdict
 
@@ -96,19 +95,28 @@ OUTCOMES = [
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=range(len(OUTCOMES)))
 def test_an_outcome_survives(outcome: Outcome) -> None:
-    assert decode_outcomes(encode_outcome(outcome)) == [outcome]
+    assert decode_outcomes(encode_outcomes([outcome])) == [outcome]
 
 
-VECTORS = [
-    make_outcome(5, output=b"\0\0\x80?" * 2, cost_usd=1e-9),
-    make_outcome(3, output=b"\0\0\0\0", row_id="é\ud800\0", usage=None),
-    make_outcome(4, output=b""),
-]
+@pytest.mark.parametrize("count", range(1, len(OUTCOMES) + 1))
+def test_outcomes_of_every_kind_survive_together(count: int) -> None:
+    assert decode_outcomes(encode_outcomes(OUTCOMES[:count])) == OUTCOMES[:count]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_outcomes_with_vectors_survive_together(count: int) -> None:
-    assert decode_outcomes(encode_vectors(VECTORS[:count])) == VECTORS[:count]
+def test_an_outcome_that_an_older_worker_wrote_by_itself_is_read() -> None:
+    text = b'["a",0,"succeeded","hi","stop",[1,2,3,0,0],1e-07,1,0.5,"req","gpt-x",null]'
+    vector = b'["b",1,"succeeded",null,null,null,null,1,null,null,null,null]\0\0\0\x80?'
+
+    (said,), (embedded,) = decode_outcomes(text), decode_outcomes(vector)
+
+    assert (said.row_id, said.output, said.finish_reason, said.latency_s) == (
+        "a",
+        "hi",
+        "stop",
+        0.5,
+    )
+    assert said.usage == Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    assert (embedded.row_id, embedded.output) == ("b", b"\0\0\x80?")
 
 
 @given(
@@ -122,7 +130,7 @@ def test_any_outcome_survives(
 ) -> None:
     outcome = make_outcome(1, row_id=row_id, output=output, cost_usd=cost_usd)
 
-    assert decode_outcomes(encode_outcome(outcome)) == [outcome]
+    assert decode_outcomes(encode_outcomes([outcome])) == [outcome]
 
 
 @pytest.mark.parametrize(
@@ -136,12 +144,12 @@ def test_any_outcome_survives(
         b"\xff\xfe",
         b"\x80\x04\x95pickle",
         b"[" * 200_000,
-        encode_outcome(OUTCOMES[1])[:-1],
-        encode_outcome(OUTCOMES[0]).replace(b"cancelled", b"vanished"),
+        encode_outcomes(OUTCOMES[1:2])[:-1],
+        encode_outcomes(OUTCOMES[:1]).replace(b"cancelled", b"vanished"),
         b"[]",
-        encode_vectors(VECTORS)[:-1],
-        encode_vectors(VECTORS) + b"?",
-        encode_vectors(VECTORS).replace(b",8,", b",null,"),
+        encode_outcomes(OUTCOMES)[:-1],
+        encode_outcomes(OUTCOMES) + b"?",
+        encode_outcomes(OUTCOMES).replace(b",6144,", b",null,"),
         b'["a",0,"succeeded",null,null,[1],null,1,null,null,null,null]',
         b'["a",0,"succeeded",null,null,5,null,1,null,null,null,null]',
         b'["a",0,"succeeded",null,null,null,null,1,null,null,null,["T"]]',
