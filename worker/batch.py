@@ -87,6 +87,8 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
     process.open[key] = batch
     if process.stopping.reason is not None:  # the signal came while the claim was on its way
         batch.sending.set(process.stopping.reason)
+    if batch.lease.ending is JobState.CANCELLED:  # before the claim: no beat need tell of it
+        batch.sending.set(StopReason.CANCELLED)
     started_s = time.monotonic()
     try:
         end = await _work_off(process, batch)
@@ -101,7 +103,6 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
 async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
     try:
         rows = await _load(process, batch)
-        await _hear_of_cancellation(process, batch)
         async with _apart(process, batch):
             await send_rows(process, batch, rows=rows)
         await process.patiently(partial(flush, process), batch.holding)
@@ -187,13 +188,6 @@ def _set_aside(batch: OpenBatch, rows: Sequence[Row]) -> None:
             "deliveries": batch.lease.deliveries,
         },
     )
-
-
-async def _hear_of_cancellation(process: Process, batch: OpenBatch) -> None:
-    """A batch claimed after ``cancel`` sends nothing: the next beat would tell it too late."""
-    ending = partial(process.store.ending, batch.lease.job_id)
-    if await process.patiently(ending, batch.holding) is JobState.CANCELLED:
-        batch.sending.set(StopReason.CANCELLED)
 
 
 async def _lose(process: Process, batch: OpenBatch) -> BatchEnd:

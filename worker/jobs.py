@@ -186,7 +186,8 @@ class Lease:
     higher one, and what a former owner sends is refused.
 
     ``server`` is set where Redis was restarted since the job was submitted: the batch may be done
-    although Redis has forgotten it.
+    although Redis has forgotten it. ``ending`` and ``is_capped`` are the job's at the claim: what
+    it shall end as, if not by its rows, and whether it may spend only so much.
     """
 
     job_id: str
@@ -194,3 +195,5 @@ class Lease:
     fence: int
     deliveries: int
     server: str | None = None
+    ending: JobState | None = None
+    is_capped: bool = False

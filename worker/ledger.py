@@ -73,14 +73,18 @@ class Ledger:
             ],
             args=[batch, self._owner, self._lease_ms, server],
         )
-        status, fence, deliveries, is_restarted = text(reply[0]), *map(int, reply[1:])
+        status = text(reply[0])
         if status == "granted":
+            fence, deliveries, is_restarted, is_capped = map(int, reply[1:5])
+            ending = text(reply[5])
             return Lease(
                 job_id=job_id,
                 batch=batch,
                 fence=fence,
                 deliveries=deliveries,
                 server=server if is_restarted else None,
+                ending=JobState(ending) if ending else None,
+                is_capped=bool(is_capped),
             )
         return Refusal(status) if status in set(Refusal) else Refusal.NOT_RUNNING
 

@@ -57,8 +57,8 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         tokens_per_min=batch.spec.limits.tokens_per_min or settings.tpm,
     )
     lane = process.lanes.of(client.limit_key, model.openai_model, limits, job_id=batch.spec.job_id)
-    cap = await process.patiently(partial(process.store.cap, batch.spec.job_id), batch.holding)
-    lane.spend(process.allowances.of(batch.spec.job_id) if cap else None, batch.spec.price)
+    allowance = process.allowances.of(batch.spec.job_id) if batch.lease.is_capped else None
+    lane.spend(allowance, batch.spec.price)
     batch.lane = lane
     batch.breaker = process.breakers.of(client.limit_key, model.openai_model)
     return Way(

@@ -3,7 +3,7 @@
 -- A batch that still names an owner was not given back: he died, or was cut off. Any of its rows without an
 -- outcome may have been sent, and be sent again now: so many more are in doubt.
 --
--- KEYS[1]  job              HASH   state, started_ms, server
+-- KEYS[1]  job              HASH   state, started_ms, server, ending, cap_tokens, cap_pico
 -- KEYS[2]  queued           ZSET   batches that nobody has claimed
 -- KEYS[3]  due              ZSET   claimed batches by the end of their lease
 -- KEYS[4]  batch            HASH   fence, owner, deliveries, packed (see checkpoint.lua)
@@ -15,14 +15,14 @@
 -- ARGV[2]  owner            who has it, until it is given back
 -- ARGV[3]  lease_ms
 -- ARGV[4]  server           the run id of this Redis server
--- returns  {status, fence, deliveries, restarted}; status: granted, held, done, gone, or the state that
---          forbids it; restarted: 1 where the server is not the one that the job was submitted to
+-- returns  {status, fence, deliveries, restarted, capped, ending}; status: granted, held, done, gone, or the
+--          state that forbids it; restarted: 1 where the server is not the one that the job was submitted to
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
-    return {'gone', 0, 0, 0}
+    return {'gone'}
 end
 if state ~= 'queued' and state ~= 'in_progress' and state ~= 'finalizing' then
-    return {state, 0, 0, 0}
+    return {state}
 end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -31,10 +31,10 @@ if until_ms then
     local pulse = redis.call('HMGET', KEYS[5], 'at_ms', 'resumed_ms')
     local is_silent = now_ms - (tonumber(pulse[1]) or 0) > ARGV[3] / 2
     if tonumber(until_ms) > now_ms or is_silent or now_ms - pulse[2] <= tonumber(ARGV[3]) then
-        return {'held', 0, 0, 0}
+        return {'held'}
     end
 elseif not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-    return {'done', 0, 0, 0}
+    return {'done'}
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[3], now_ms + ARGV[3], ARGV[1])
@@ -57,5 +57,7 @@ return {
     'granted',
     redis.call('HINCRBY', KEYS[4], 'fence', 1),
     redis.call('HINCRBY', KEYS[4], 'deliveries', 1),
-    redis.call('HGET', KEYS[1], 'server') ~= ARGV[4] and 1 or 0
+    redis.call('HGET', KEYS[1], 'server') ~= ARGV[4] and 1 or 0,
+    redis.call('HEXISTS', KEYS[1], 'cap_tokens') + redis.call('HEXISTS', KEYS[1], 'cap_pico'),
+    redis.call('HGET', KEYS[1], 'ending') or ''
 }
