@@ -7,6 +7,7 @@ After every step Redis must say the same.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
@@ -36,7 +37,7 @@ from worker.redis_client import text
 _T = TypeVar("_T")
 
 BATCHES = ("0", "1")
-ROWS = 2
+ROWS = 3
 WORKERS = ("w1", "w2", "w3")
 
 batches = st.sampled_from(BATCHES)
@@ -60,6 +61,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_silent = False  # no worker was heard of lately: overdue leases are not taken
         self.highest_fence: dict[str, int] = dict.fromkeys(BATCHES, 0)
         self.first: dict[int, Outcome] = {}
+        self.pending: dict[Lease, Pending] = defaultdict(Pending)
+        self.recorded: dict[Lease, set[int]] = {}  # rows whose outcome the lease's holder knows
         self.struck_off: list[str] = []
         self.elections = 0
         self.sent = 0
@@ -95,6 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.owned.add(batch)
             self.holders[batch] = reply
             self.ended.discard(batch)
+            self.recorded[reply] = set(self.first)
             return reply
         return multiple()
 
@@ -134,18 +138,27 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ended.discard(lease.batch)
 
     @rule(lease=leases, places=st.sets(st.integers(0, ROWS - 1)), verdict=verdicts)
-    def checkpoint(self, lease: Lease, places: set[int], verdict: Verdict) -> None:
+    def record(self, lease: Lease, places: set[int], verdict: Verdict) -> None:
+        """As an open batch does: a row's later outcomes are nothing to it."""
+        recorded, pending = self.recorded[lease], self.pending[lease]
         outcomes = [self._outcome(lease, place, verdict) for place in sorted(places)]
-        self.sent += len(outcomes)
+        pending.outcomes += [o for o in outcomes if o.index not in recorded]
+        pending.sent += len(outcomes)
+        recorded.update(outcome.index for outcome in outcomes)
 
-        (is_held,) = self.run(
-            self.ledger.checkpoint([(lease, Pending(outcomes, sent=len(outcomes)))])
-        )
+    @rule(lease=leases, is_reply_lost=st.booleans())
+    def checkpoint(self, lease: Lease, is_reply_lost: bool) -> None:
+        taken = self.pending[lease].take()
+        self.sent += taken.sent
+
+        (is_held,) = self.run(self.ledger.checkpoint([(lease, taken)]))
 
         assert is_held == self.is_current(lease)
         if is_held:
-            for outcome in outcomes:
+            for outcome in taken.outcomes:
                 self.first.setdefault(outcome.index, outcome)
+        if is_reply_lost:
+            self.pending[lease].put_back(taken)
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:
@@ -235,7 +248,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if batch not in self.struck_off:
                 self._end_lease(batch)
                 self.claim("w1", batch)
-                self.checkpoint(self.holders[batch], set(range(ROWS)), Verdict.SUCCEEDED)
+                self.record(self.holders[batch], set(range(ROWS)), Verdict.SUCCEEDED)
+                self.checkpoint(self.holders[batch], is_reply_lost=False)
                 self._strike_off(self.holders[batch])
         self.every_batch_is_queued_held_or_struck_off()
         self.counts_are_those_of_the_distinct_rows()
