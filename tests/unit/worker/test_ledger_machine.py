@@ -281,7 +281,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=20,
+    max_examples=60,
     stateful_step_count=25,
     suppress_health_check=[HealthCheck.too_slow],
 )
