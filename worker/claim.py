@@ -9,9 +9,15 @@ from worker.ledger import Refusal
 from worker.open_batch import OpenBatch
 from worker.process import Process
 
+_OUTRUN = frozenset({str(Refusal.HELD), str(Refusal.DONE)})
+"""What a batch says that was queued a moment ago: another message's worker has claimed it."""
+
 
 async def claim_batch(process: Process, job_id: str, number: str) -> OpenBatch | str:
     """Claim the first batch that can be claimed, or say why the named one could not.
+
+    Each message leads to a claim while anything is queued: one that led to none would leave its
+    batch to the reaper, some lease later.
 
     Raises:
         InputError: this worker cannot read the job; it is paused.
@@ -20,12 +26,17 @@ async def claim_batch(process: Process, job_id: str, number: str) -> OpenBatch |
     hint, refusal = (job_id, number), str(Refusal.DONE)
     process.is_any_neglected = False  # this message is for it
     candidates = partial(process.schedule.candidates, job_id, number)
-    for candidate in await process.patiently(candidates, process.stopping):
-        claimed = await _claim_one(process, *candidate)
-        if isinstance(claimed, OpenBatch):
-            return claimed
-        if candidate == hint:
-            refusal = claimed
+    is_outrun = True
+    while is_outrun:
+        is_outrun = False
+        for candidate in await process.patiently(candidates, process.stopping):
+            claimed = await _claim_one(process, *candidate)
+            if isinstance(claimed, OpenBatch):
+                return claimed
+            if candidate == hint:
+                refusal = claimed
+            elif claimed in _OUTRUN:  # whose message now finds its own batch gone, perhaps
+                is_outrun = True
     return refusal
 
 

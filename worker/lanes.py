@@ -75,7 +75,7 @@ class Lane:
                 allowance.give_back(spend)
             raise
         self.in_flight += 1
-        return expected._replace(is_capped=allowance is not None)
+        return expected if allowance is None else expected._replace(is_capped=True)
 
     def settle(
         self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float

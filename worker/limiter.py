@@ -34,6 +34,9 @@ GROUP_S, MOST_GROUP_S = 0.004, 0.04
 """Between calls, per process that asks, and at most: rows that become ready in this time share the
 next one. So Redis has at most 250 calls a second from up to ten processes."""
 
+SPARE_S = 0.02
+"""Between calls while no row waits: those that go have had their turns beforehand."""
+
 READ_S = 0.05
 """Between readings of the answers' headers: a few a second say all that there is to say."""
 
@@ -124,10 +127,10 @@ class Limiter:
         self._waits.turns += 1
 
     async def _turn(self, tokens: int, stop: Stop, *, job_id: str) -> None:
-        self._wake.set()
         if self._spare.take(tokens, now_s=self._loop.time()):
             self._jobs.add(job_id)
             return
+        self._wake.set()
         waiter = Waiter(tokens=tokens, turn=self._loop.create_future())
         self._queues.add(job_id, waiter)
         await stop.wait(waiter.turn)
@@ -168,13 +171,14 @@ class Limiter:
             except StoreError:  # the limits cannot be read: hold the rows until they can
                 self._cause, pause_s = _CAUSES["redis"], _RETRY_S
             await asyncio.sleep(max(pause_s, min(self._processes * GROUP_S, MOST_GROUP_S)))
-            if not (self._queues or self._spare.is_used):
+            if not self._queues:
                 self._wake.clear()
                 await self._idle()
 
     async def _idle(self) -> None:
-        is_used = asyncio.get_running_loop().time() - self._used_at_s < _IN_USE_S
-        with move_on_after(LOOK_S if is_used else None):
+        is_used = self._loop.time() - self._used_at_s < _IN_USE_S
+        pause_s = SPARE_S if self._spare.is_used else LOOK_S if is_used else None
+        with move_on_after(pause_s):
             await self._wake.wait()
         await asyncio.sleep(0)  # let the other rows of this turn of the loop join the group
 

@@ -57,32 +57,37 @@ class Schedule:
 
     async def candidates(self, job_id: str, batch: str) -> list[tuple[str, str]]:
         """What to try to claim on a message that names this batch; see ``claim_order``."""
-        return claim_order(await self._standings({job_id}), hint=(job_id, batch))
+        return claim_order(await self._standings((job_id, batch)), hint=(job_id, batch))
 
     async def is_any_neglected(self) -> bool:
         """Whether the job whose turn it is has no batch with any worker."""
-        waiting = [standing for standing in await self._standings(set()) if standing.queued]
+        waiting = [standing for standing in await self._standings() if standing.queued]
         return bool(waiting) and not min(waiting, key=lambda s: (s.priority, s.open)).open
 
-    async def _standings(self, named: set[str]) -> list[Standing]:
+    async def _standings(self, hint: tuple[str, str] | None = None) -> list[Standing]:
+        """Of all running jobs; the hinted batch stands among the first ones if it is queued."""
         async with translated_errors():
-            active = {text(job_id) for job_id in await self._redis.smembers(keys.ACTIVE)}
+            job_ids = {text(job_id) for job_id in await self._redis.smembers(keys.ACTIVE)}
             pipe = self._redis.pipeline(transaction=False)
-            for job_id in sorted(active | named):
+            if hint is not None:
+                job_ids.add(hint[0])
+                pipe.zscore(keys.queued(hint[0]), hint[1])
+            for job_id in sorted(job_ids):
                 pipe.hmget(keys.job(job_id), "state", "priority")
                 pipe.zcard(keys.due(job_id))
                 pipe.zrange(keys.queued(job_id), 0, CANDIDATES - 1)
             replies = await pipe.execute()
+        is_hint_queued = hint is not None and replies.pop(0) is not None
         standings = []
-        for at, job_id in enumerate(sorted(active | named)):
+        for at, job_id in enumerate(sorted(job_ids)):
             (state, priority), due, queued = replies[3 * at : 3 * at + 3]
+            names = [name for name in map(text, queued) if name != FINAL]
+            if hint is not None and is_hint_queued and hint[0] == job_id and hint[1] not in names:
+                names.insert(0, hint[1])
             if text(state) in _RUNNING:
                 standings.append(
                     Standing(
-                        job_id=job_id,
-                        priority=int(priority or NORMAL),
-                        open=due,
-                        queued=[name for name in map(text, queued) if name != FINAL],
+                        job_id=job_id, priority=int(priority or NORMAL), open=due, queued=names
                     )
                 )
         return standings

@@ -84,6 +84,39 @@ async def test_a_small_job_that_came_later_is_next_by_any_message(
     assert await redis.zrange(f"job:{{{JOB}}}:queued", 0, -1) == [b"3", b"4"]
 
 
+async def test_a_message_does_what_it_says_however_many_wait_before(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Else the first messages of a long queue would all try the same first batches."""
+    await _submit(redis, JOB, batches=40)
+    async with open_worker(redis, tmp_path) as worker:
+        assert (await run_batch(worker.process, JOB, "30")).batch == "30"
+
+
+async def test_a_message_whose_batch_others_took_looks_again_while_any_waits(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """It was dropped, and a batch stayed without a message until the reaper missed it."""
+    await _submit(redis, JOB, batches=20)
+    others = make_ledger(redis, "another")
+    async with open_worker(redis, tmp_path) as worker:
+        process = worker.process
+        stale = await process.schedule.candidates(JOB, "18")
+        look = process.schedule.candidates
+        answers = [stale]
+
+        async def candidates(job_id: str, batch: str) -> list[tuple[str, str]]:
+            return answers.pop() if answers else await look(job_id, batch)
+
+        process.schedule.candidates = candidates  # type: ignore[method-assign]
+        for _, batch in stale:  # taken before this message's claim
+            await claim(others, batch)
+
+        delivery = await run_batch(process, JOB, "18")
+
+        assert (delivery.end, delivery.batch) == (BatchEnd.DONE, "16")
+
+
 async def test_a_paused_job_takes_no_turns(redis: Redis) -> None:
     await _submit(redis, JOB, batches=1)
     await _submit(redis, "other", batches=1)
