@@ -105,13 +105,13 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
         rows = await _load(process, batch)
         async with _apart(process, batch):
             await send_rows(process, batch, rows=rows)
-        await process.patiently(partial(flush, process), batch.holding)
+        await process.patiently(partial(flush, process, batch), batch.holding)
         batch.holding.check()
         if len(batch.outcomes) < len(rows):
             if batch.sending.reason is not StopReason.CANCELLED:
                 return await _release(process, batch)
             _cancel_the_rest(batch, rows)
-            await process.patiently(partial(flush, process), batch.holding)
+            await process.patiently(partial(flush, process, batch), batch.holding)
         await _publish(process, batch)
         await _count_off(process, batch)
     except LeaseLostError:

@@ -46,7 +46,7 @@ async def send_rows(process: Process, batch: OpenBatch, *, rows: Sequence[Row]) 
     try:
         await batch.idle()
     finally:  # also where a row failed in a way nobody foresaw: the others are paid for
-        await process.patiently(partial(flush, process), batch.holding)
+        await process.patiently(partial(flush, process, batch), batch.holding)
 
 
 async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
@@ -71,6 +71,7 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         max_attempts=settings.max_attempts,
         deadline_s=settings.row_deadline_s,
         price=batch.spec.price,
+        unpacking=process.unpacking,
         tally=batch.pending,
         record=batch.record,
         trace=process.traces.of(batch.spec),

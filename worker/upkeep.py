@@ -52,13 +52,18 @@ async def flush_regularly(process: Process) -> None:
             process.meter.all_written()
 
 
-async def flush(process: Process) -> None:
+async def flush(process: Process, only_for: OpenBatch | None = None) -> None:
     """Write all outcomes that wait, of all open batches, in one round trip.
+
+    ``only_for`` a batch: nothing, where its own are written once it is the caller's turn. Many
+    batches end together, and the first of them has written for all.
 
     Raises:
         StoreError: Redis is away; the outcomes are kept and written with the next call.
     """
     async with process.flush_lock:
+        if only_for is not None and not only_for.pending:
+            return
         batches = [batch for batch in process.open.values() if batch.pending]
         taken = [(batch.lease, batch.pending.take()) for batch in batches]
         try:
