@@ -71,7 +71,7 @@ VERDICT_FIELDS = {verdict: f"rows_{verdict.value}" for verdict in Verdict}
 """The names of their counts in Redis."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: see flavor.types
 class Outcome:
     """The final record of one row: written once, never updated.
 
