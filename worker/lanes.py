@@ -65,17 +65,20 @@ class Lane:
             StoppedError: the batch stops; nothing may be sent.
         """
         expected = self._expectation.of(request)
-        allowance, spend = self._allowance, self._spend_of(expected)
-        if allowance is not None:
-            await allowance.take(spend, stop)
+        allowance = self._allowance
+        if allowance is None:
+            await self._take_turn(expected.tokens, stop)
+            self.in_flight += 1
+            return expected
+        spend = self._spend_of(expected)
+        await allowance.take(spend, stop)
         try:
             await self._take_turn(expected.tokens, stop)
         except BaseException:
-            if allowance is not None:
-                allowance.give_back(spend)
+            allowance.give_back(spend)
             raise
         self.in_flight += 1
-        return expected if allowance is None else expected._replace(is_capped=True)
+        return expected._replace(is_capped=True)
 
     def settle(
         self, request: Request, reserved: Expected, usages: Sequence[Usage], *, latency_s: float

@@ -19,6 +19,9 @@ from flavor.errors import ErrorInfo
 from flavor.types import Task, Usage
 from worker.jobs import Outcome, Verdict
 
+_REPEATING = ["verdict", "finish_reason", "response_model", "error_type", "error_code"]
+"""The columns that gain by a dictionary; to look for one in each took a fifth of the time."""
+
 _NO_USAGE = (None, None, None, None, None)
 
 
@@ -66,14 +69,14 @@ def write_part(path: Path, outcomes: Sequence[Outcome], task: Task) -> None:
     ]
     arrays.insert(schema.get_field_index("output"), _outputs(ordered, task))
     table = pa.Table.from_arrays(arrays, schema=schema)
-    # Vectors neither repeat nor compress nor have a useful least and most: to look for a dictionary
-    # took half of the time to write a part, to compress them by 7 % and to compare a third of it.
+    # Vectors neither compress nor have a useful least and most: to compress them by 7 % and to
+    # compare them took a third of the time to write a part.
     usual = [name for name in schema.names if name != "output" or task is not Task.EMBEDDINGS]
     pq.write_table(
         table,
         path,
         compression=dict.fromkeys(usual, "zstd"),
-        use_dictionary=usual,
+        use_dictionary=_REPEATING,
         write_statistics=usual,
     )
 

@@ -29,6 +29,7 @@ from worker.recovery import rescue_regularly
 from worker.sampling import sample_regularly
 from worker.settings import read_settings
 from worker.stop import StopReason
+from worker.task_events import GroupedEvents
 from worker.upkeep import (
     beat_regularly,
     flush_regularly,
@@ -55,6 +56,7 @@ thread = ProcessThread(
     ),
 )
 app.steps["consumer"].add(make_demand_step(thread))
+app.steps["consumer"].add(GroupedEvents)
 
 
 @app.task(name=RUN_BATCH)  # type: ignore[untyped-decorator] # Celery has no types
