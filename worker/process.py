@@ -93,7 +93,6 @@ class Process:
         # A predict may take minutes: it must not keep anything else waiting for a thread.
         self.predict_threads = ThreadPoolExecutor(2, thread_name_prefix="predict")
         self.flush_lock = asyncio.Lock()
-        self.unpacking = asyncio.Lock()  # of answers to several rows: one at a time
         self.listed_parts: dict[tuple[str, str], dict[int, list[str]]] = {}  # worker.recovery's
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()

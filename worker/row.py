@@ -136,12 +136,7 @@ async def _send(trip: Trip) -> tuple[list[RowReply], Response]:
     tally.answered += 1
     trip.response = response
     try:
-        if rows == 1:
-            return trip.way.model.replies(trip.request, response), response
-        # Answers to packs that came together would keep the loop from all else for half a second.
-        async with trip.way.unpacking:
-            await asyncio.sleep(0)
-            return trip.way.model.replies(trip.request, response), response
+        return trip.way.model.replies(trip.request, response), response
     except RequestError:  # paid, and of no use
         tally.in_doubt += rows
         raise

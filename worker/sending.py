@@ -71,7 +71,6 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         max_attempts=settings.max_attempts,
         deadline_s=settings.row_deadline_s,
         price=batch.spec.price,
-        unpacking=process.unpacking,
         tally=batch.pending,
         record=batch.record,
         trace=process.traces.of(batch.spec),

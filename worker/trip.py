@@ -107,7 +107,6 @@ class Way:
     max_attempts: int
     deadline_s: float
     price: Price | None = None
-    unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Pending = field(default_factory=Pending)
     record: Callable[[Sequence[Outcome]], None] = lambda _: None
     trace: Callable[[Trip, Sequence[Outcome]], None] = lambda *_: None
