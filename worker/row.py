@@ -43,8 +43,7 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
     trip: Trip | None = None
     try:
         trip = Trip(rows, way.model.request(rows), way)
-        async with trip.deadline():
-            outcomes = await _attempts(trip)
+        outcomes = await _attempts(trip)
     except RowError as error:
         if len(rows) > 1:
             half = len(rows) // 2
@@ -63,12 +62,15 @@ async def run_rows(rows: Sequence[Row], way: Way) -> list[Outcome]:
 
 
 async def _attempts(trip: Trip) -> list[Outcome]:
-    """Nearly all rows need one attempt alone: tenacity's machinery is set going by the others."""
-    try:
-        return await _attempt(trip)
-    except (TransientError, ThrottledError):
-        pass  # tenacity is told of it below, as the end of a first attempt
-    outcomes: list[Outcome] = await trip.way.retrying()(_attempt_again, trip, [trip.last])
+    """Nearly all rows need one attempt alone: a timer and tenacity are for the others."""
+    failures = []
+    if not trip.may_outlast:
+        try:
+            return await _attempt(trip)
+        except (TransientError, ThrottledError) as error:
+            failures = [error]  # tenacity is told of it below, as the end of a first attempt
+    async with trip.deadline():
+        outcomes: list[Outcome] = await trip.way.retrying()(_attempt_again, trip, failures)
     return outcomes
 
 

@@ -70,6 +70,7 @@ async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:
         stop=batch.sending,
         max_attempts=settings.max_attempts,
         deadline_s=settings.row_deadline_s,
+        timeout_s=settings.request_timeout_s,
         price=batch.spec.price,
         tally=batch.pending,
         record=batch.record,

@@ -6,6 +6,7 @@ State and waiting alone; what an answer or an error means is decided in ``worker
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,11 @@ from worker.pending import Pending
 from worker.stop import Stop
 
 if sys.version_info >= (3, 11):
-    from asyncio import Timeout, timeout
+    from asyncio import Timeout, timeout_at
 
     _move = Timeout.reschedule
 else:
-    from async_timeout import Timeout, timeout
+    from async_timeout import Timeout, timeout_at
 
     _move = Timeout.update
 
@@ -95,7 +96,8 @@ class Way:
 
     ``tally`` counts the requests they make. ``record`` takes outcomes as soon as they are known,
     and may be given the same ones again. ``trace`` sees every request that was sent, when its rows
-    have their outcomes.
+    have their outcomes. ``timeout_s`` bounds one call of the client's, unless the request says how
+    long it may take.
     """
 
     model: SupportsRequest
@@ -106,6 +108,7 @@ class Way:
     stop: Stop
     max_attempts: int
     deadline_s: float
+    timeout_s: float = math.inf
     price: Price | None = None
     tally: Pending = field(default_factory=Pending)
     record: Callable[[Sequence[Outcome]], None] = lambda _: None
@@ -152,8 +155,13 @@ class Trip:
     last: RequestError | None = None
     response: Response | None = None  # the last one
     began_s: float = 0.0  # when its first attempt was let go
-    _ends_s: float = 0.0
+    _ends_s: float | None = None  # from then on
     _scope: Timeout | None = None
+
+    @property
+    def may_outlast(self) -> bool:
+        """Whether its first attempt alone may take longer than the way's deadline allows."""
+        return (self.request.timeout_s or self.way.timeout_s) >= self.way.deadline_s
 
     def deadline(self) -> Timeout:
         """Bounds an ``async with`` block by the way's deadline: ``asyncio.TimeoutError`` ends it.
@@ -161,7 +169,7 @@ class Trip:
         It runs from the first attempt on: at three requests a minute, the last of a process's rows
         is let go after an hour and more. Waits for services do not count.
         """
-        self._scope = timeout(None)
+        self._scope = timeout_at(self._ends_s)
         return self._scope
 
     async def turn(self) -> None:
@@ -210,7 +218,7 @@ class Trip:
             _move(self._scope, began_s + _FAR_S)
         await way.gate.wait(way.stop)
         await way.breaker.enter(self, way.stop)
-        if self._scope is not None and self.is_sent:
+        if self._scope is not None and self._ends_s is not None and self.is_sent:
             self._ends_s += loop.time() - began_s
             _move(self._scope, self._ends_s)
 

@@ -9,7 +9,7 @@ import pytest
 
 from flavor.errors import RowError, TransientError
 from flavor.prices import Price
-from flavor.types import Request, Usage
+from flavor.types import Request, Response, Usage
 from tests.unit.worker.fakes import ScriptedClient, ScriptedModel, SilentClient, answers
 from tests.unit.worker.making import USAGE, error_info
 from tests.unit.worker.trips import Trip, rejected, throttled, transient
@@ -204,8 +204,10 @@ async def test_the_time_that_a_row_waits_for_its_first_turn_is_not_its_own(
     assert outcome.verdict is Verdict.SUCCEEDED
 
 
-async def test_a_deadline_bounds_429s_that_never_end_and_names_them() -> None:
-    trip = Trip(ScriptedClient(answer=lambda _: throttled(0.0)), deadline_s=0.02)
+@pytest.mark.parametrize("timeout_s", [0.01, 1])
+async def test_a_deadline_bounds_429s_that_never_end_and_names_them(timeout_s: float) -> None:
+    client = ScriptedClient(answer=lambda _: throttled(0.0))
+    trip = Trip(client, deadline_s=0.02, timeout_s=timeout_s)
     trip.way.stop = Stop()  # real sleeps let time pass
 
     (outcome,) = await trip.run()
@@ -214,6 +216,26 @@ async def test_a_deadline_bounds_429s_that_never_end_and_names_them() -> None:
     assert outcome.error.type == "DeadlineExceeded"
     assert "slow down" in outcome.error.message
     assert outcome.attempts == 0
+
+
+class _SlowlyThrottled(ScriptedClient):
+    """Refuses every request, after a while."""
+
+    async def send(self, request: Request) -> Response:
+        await asyncio.sleep(0.03)
+        self.script = [throttled(0.0)]
+        return await super().send(request)
+
+
+async def test_a_deadline_runs_from_the_first_attempt_on_not_from_the_second() -> None:
+    trip = Trip(_SlowlyThrottled(), deadline_s=0.05, timeout_s=0.04)
+    trip.way.stop = Stop()
+
+    (outcome,) = await trip.run()
+
+    assert outcome.error is not None
+    assert outcome.error.type == "DeadlineExceeded"
+    assert trip.way.tally.sent <= 2
 
 
 async def test_a_refused_row_is_rejected_and_not_sent_again() -> None:

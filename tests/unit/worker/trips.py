@@ -27,6 +27,7 @@ class Trip:
         model: ScriptedModel | None = None,
         max_attempts: int = 3,
         deadline_s: float = 60,
+        timeout_s: float = 30,
         price: Price | None = None,
     ) -> None:
         self.limiter = OpenLimiter()
@@ -43,6 +44,7 @@ class Trip:
             stop=self.stop,
             max_attempts=max_attempts,
             deadline_s=deadline_s,
+            timeout_s=timeout_s,
             price=price,
         )
 
