@@ -193,9 +193,11 @@ class FlakyLedger(Ledger):
     """A ledger whose checkpoints fail as often as told, and that others overtake ``meanwhile``."""
 
     failures = 0
+    checkpoints = 0
     meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def checkpoint(self, pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+        self.checkpoints += 1
         if self.failures:
             self.failures -= 1
             raise StoreError("Redis cannot be reached")

@@ -93,6 +93,39 @@ async def test_outcomes_of_all_batches_are_written(redis: Redis, tmp_path: Path)
     assert not one.pending
 
 
+async def test_batches_that_end_together_wait_for_one_checkpoint(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Each wrote by itself, one after another: with many of them the last waited for all."""
+    async with _working(redis, tmp_path, batches=3) as (worker, batches):
+        for number, batch in enumerate(batches):
+            batch.record([make_outcome(3 * number)])
+
+        await asyncio.gather(*(flush(worker.process, batch) for batch in batches))
+
+        assert worker.ledger.checkpoints == 1
+    assert [await _saved(redis, n) for n in range(3)] == [
+        {3 * n: f"answer {3 * n}"} for n in range(3)
+    ]
+
+
+async def test_a_batch_whose_checkpoint_failed_under_another_writes_again(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with _working(redis, tmp_path, batches=2) as (worker, (one, other)):
+        one.record([make_outcome(0)])
+        other.record([make_outcome(3)])
+        worker.ledger.failures = 1
+
+        failed, written = await asyncio.gather(
+            flush(worker.process, one), flush(worker.process, other), return_exceptions=True
+        )
+
+    assert isinstance(failed, StoreError)
+    assert written is None
+    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
+
+
 async def test_what_could_not_be_written_is_written_next_time(redis: Redis, tmp_path: Path) -> None:
     async with _working(redis, tmp_path) as (worker, (batch,)):
         batch.record([make_outcome(0)])
