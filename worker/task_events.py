@@ -31,10 +31,15 @@ class GroupedEvents(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             self._timer = consumer.hub.call_repeatedly(PERIOD_S, self._publish, consumer)
 
     def stop(self, consumer: Any) -> None:  # noqa: ANN401
-        """Publish the last ones; the next ``start`` has another dispatcher."""
+        """From now on publish each at once: Celery's loop ends before the last tasks do.
+
+        The next ``start`` has another dispatcher.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            if consumer.event_dispatcher is not None:
+                consumer.event_dispatcher.on_send_buffered = consumer.event_dispatcher.flush
             self._publish(consumer)
 
     def _publish(self, consumer: Any) -> None:  # noqa: ANN401

@@ -52,15 +52,17 @@ def test_events_wait_for_the_next_turn_and_are_one_publication() -> None:
 
 
 def test_the_last_events_are_published_at_the_end() -> None:
+    """Tasks that end after Celery's loop has ended tell of it, too."""
     consumer = _Consumer()
     step = GroupedEvents(consumer)
     step.start(consumer)
-    consumer.send("task-succeeded")
+    consumer.send("task-received", "task-started")
 
     step.stop(consumer)
+    consumer.send("task-succeeded")
 
     assert consumer.timer.is_cancelled
-    assert consumer.published == [["task-succeeded"]]
+    assert consumer.published == [["task-received", "task-started"], ["task-succeeded"]]
 
 
 def test_without_an_event_loop_celery_publishes_by_itself() -> None:
