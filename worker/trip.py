@@ -160,8 +160,11 @@ class Trip:
 
     @property
     def may_outlast(self) -> bool:
-        """Whether its first attempt alone may take longer than the way's deadline allows."""
-        return (self.request.timeout_s or self.way.timeout_s) >= self.way.deadline_s
+        """Whether its first attempt alone may take longer than the way's deadline allows.
+
+        A call may be made twice: the client may have to fetch a new token.
+        """
+        return 2 * (self.request.timeout_s or self.way.timeout_s) >= self.way.deadline_s
 
     def deadline(self) -> Timeout:
         """Bounds an ``async with`` block by the way's deadline: ``asyncio.TimeoutError`` ends it.

@@ -204,7 +204,7 @@ async def test_the_time_that_a_row_waits_for_its_first_turn_is_not_its_own(
     assert outcome.verdict is Verdict.SUCCEEDED
 
 
-@pytest.mark.parametrize("timeout_s", [0.01, 1])
+@pytest.mark.parametrize("timeout_s", [0.005, 1])
 async def test_a_deadline_bounds_429s_that_never_end_and_names_them(timeout_s: float) -> None:
     client = ScriptedClient(answer=lambda _: throttled(0.0))
     trip = Trip(client, deadline_s=0.02, timeout_s=timeout_s)
@@ -228,7 +228,7 @@ class _SlowlyThrottled(ScriptedClient):
 
 
 async def test_a_deadline_runs_from_the_first_attempt_on_not_from_the_second() -> None:
-    trip = Trip(_SlowlyThrottled(), deadline_s=0.05, timeout_s=0.04)
+    trip = Trip(_SlowlyThrottled(), deadline_s=0.05, timeout_s=0.02)
     trip.way.stop = Stop()
 
     (outcome,) = await trip.run()

@@ -27,7 +27,7 @@ class Trip:
         model: ScriptedModel | None = None,
         max_attempts: int = 3,
         deadline_s: float = 60,
-        timeout_s: float = 30,
+        timeout_s: float = 10,
         price: Price | None = None,
     ) -> None:
         self.limiter = OpenLimiter()
