@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -239,7 +240,10 @@ class FolderRuns:
         self._maybe_fail()
         target = self.folder / (folder or "")
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+        # At once, as MLflow's own store does: a test may look at any moment.
+        with tempfile.TemporaryDirectory(dir=self.folder) as staging:
+            staged = shutil.copy(path, staging)
+            Path(staged).replace(target / path.name)
 
     def files(self, job_id: str, folder: str | None) -> list[str]:
         where = self.folder / (folder or "")
