@@ -77,17 +77,18 @@ class Schedule:
                 pipe.zcard(keys.due(job_id))
                 pipe.zrange(keys.queued(job_id), 0, CANDIDATES - 1)
             replies = await pipe.execute()
-        is_hint_queued = hint is not None and replies.pop(0) is not None
+        hinted = {hint[0]: [hint[1]]} if hint and replies.pop(0) is not None else {}
         standings = []
         for at, job_id in enumerate(sorted(job_ids)):
             (state, priority), due, queued = replies[3 * at : 3 * at + 3]
-            names = [name for name in map(text, queued) if name != FINAL]
-            if hint is not None and is_hint_queued and hint[0] == job_id and hint[1] not in names:
-                names.insert(0, hint[1])
             if text(state) in _RUNNING:
+                names = dict.fromkeys([*hinted.get(job_id, []), *map(text, queued)])
                 standings.append(
                     Standing(
-                        job_id=job_id, priority=int(priority or NORMAL), open=due, queued=names
+                        job_id=job_id,
+                        priority=int(priority or NORMAL),
+                        open=due,
+                        queued=[name for name in names if name != FINAL],
                     )
                 )
         return standings

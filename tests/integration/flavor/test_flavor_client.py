@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flavor.client import Client
+from flavor.client import LARGE_BYTES, Client
 from flavor.endpoint import azure_endpoint
 from flavor.errors import (
     InputError,
@@ -20,6 +20,7 @@ from flavor.errors import (
     TransientError,
 )
 from flavor.types import Request
+from flavor.wire import Answer
 
 pytestmark = pytest.mark.integration
 
@@ -260,6 +261,28 @@ async def test_azure_has_its_deployment_version_and_key(
     assert recorded.path == f"/openai/deployments/{deployment or 'gpt-4o-mini'}/chat/completions"
     assert recorded.query == "api-version=2024-10-21"
     assert recorded.headers["api-key"] == "azure-key-1"
+
+
+async def test_of_large_answers_one_is_read_in_a_turn_of_the_loop(client: Client) -> None:
+    """Fifty that came together kept the loop from all else for half a second."""
+    happened: list[str] = []
+    answer = Answer(200, {}, b'"%b"' % (b"x" * LARGE_BYTES))
+
+    async def turn() -> None:
+        while True:
+            happened.append("turn")
+            await asyncio.sleep(0)
+
+    async def read() -> None:
+        await client._payload(answer)
+        happened.append("read")
+
+    turning = asyncio.ensure_future(turn())
+    await asyncio.gather(*(read() for _ in range(4)))
+    turning.cancel()
+
+    assert happened.count("read") == 4
+    assert ("read", "read") not in zip(happened, happened[1:], strict=False)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ VECTORS = [make_outcome(n, output=bytes([n] * 8), cost_usd=1e-7) for n in range(
 async def test_outcomes_are_kept_together_and_each_is_counted(
     redis: Redis, outcomes: list[Outcome]
 ) -> None:
-    """64 to a value: one by one they were four fifths of Redis' work."""
+    """64 to a value: one by one vectors were four fifths of Redis' work, texts a third."""
     store = await submit_batches(redis)
     ledger = make_ledger(redis)
     lease = await claim(ledger)

@@ -17,7 +17,7 @@ from tests.unit.worker.fakes import AwayRedis, CountingRedis
 from tests.unit.worker.making import until
 from worker.discovery import FIRST
 from worker.jobs import Limits
-from worker.limiter import Limiter
+from worker.limiter import SPARE_S, Limiter
 from worker.redis_client import run_script, text
 from worker.stop import Stop, StoppedError, StopReason
 
@@ -374,6 +374,23 @@ async def test_rows_that_follow_others_go_without_a_call(redis: Redis) -> None:
             await limiter.reserve(1, Stop())
 
     assert len(counting.calls) == calls
+
+
+async def test_a_stream_of_rows_with_spare_turns_takes_few_calls(redis: Redis) -> None:
+    """A call for each few of them was a tenth of Redis' work."""
+    counting = CountingRedis(redis)
+    limiter = Limiter(cast("Redis", counting), KEYS, Limits(requests_per_min=10**6))
+    loop = asyncio.get_running_loop()
+
+    async with _serving(limiter):
+        await asyncio.gather(*(limiter.reserve(1, Stop()) for _ in range(50)))
+        began_s, calls = loop.time(), len(counting.calls)
+        while loop.time() < began_s + 0.3:
+            await limiter.reserve(1, Stop())
+            await asyncio.sleep(0.001)
+        calls = len(counting.calls) - calls
+
+    assert calls <= (loop.time() - began_s) / SPARE_S + 3
 
 
 @pytest.mark.parametrize("met_by", ["itself", "another"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -27,8 +27,9 @@ from tests.unit.worker.making import (
 from tests.unit.worker.processes import Worker, open_worker
 from worker.broker import publish
 from worker.codec import decode_outcomes
-from worker.jobs import Limits
+from worker.jobs import Lease, Limits
 from worker.open_batch import OpenBatch
+from worker.pending import Pending
 from worker.process import Process
 from worker.reports import read_report
 from worker.stop import StopReason
@@ -97,16 +98,20 @@ async def test_batches_that_end_together_wait_for_one_checkpoint(
     redis: Redis, tmp_path: Path
 ) -> None:
     """Each wrote by itself, one after another: with many of them the last waited for all."""
-    async with _working(redis, tmp_path, batches=3) as (worker, batches):
-        for number, batch in enumerate(batches):
-            batch.record([make_outcome(3 * number)])
+    async with _working(redis, tmp_path, batches=3) as (worker, (one, other, going_on)):
+        one.record([make_outcome(0)])
+        other.record([make_outcome(3)])
+        write = worker.ledger.checkpoint
 
-        await asyncio.gather(*(flush(worker.process, batch) for batch in batches))
+        async def checkpoint(pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+            going_on.record([make_outcome(6)])  # it came too late for this one
+            return await write(pending)
 
-        assert worker.ledger.checkpoints == 1
-    assert [await _saved(redis, n) for n in range(3)] == [
-        {3 * n: f"answer {3 * n}"} for n in range(3)
-    ]
+        worker.ledger.checkpoint = checkpoint  # type: ignore[method-assign]
+        await asyncio.gather(*(flush(worker.process, batch) for batch in (one, other)))
+
+        assert (worker.ledger.checkpoints, bool(going_on.pending)) == (1, True)
+    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
 
 
 async def test_a_batch_whose_checkpoint_failed_under_another_writes_again(
