@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import ssl
 import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis as redis_py
 
-from producer.embedded import _find_server, _free_port
+from producer.embedded import REDIS_SETTINGS, _find_server, _free_port
 from tests.system import wait_until
 
 
@@ -42,8 +44,8 @@ class RedisServer:
             self.process = subprocess.Popen(
                 [
                     str(_find_server()), "--bind", "127.0.0.1", "--port", str(self.port),
-                    "--dir", str(self.folder), "--appendonly", "yes", "--save", "",
-                    "--requirepass", self.password, *self.settings,
+                    "--dir", str(self.folder), "--requirepass", self.password,
+                    *_arguments(REDIS_SETTINGS), *self.settings,
                 ],
                 stdout=log, stderr=log,
             )  # fmt: skip
@@ -61,6 +63,11 @@ class RedisServer:
                 return bool(client.ping())
         except redis_py.exceptions.RedisError:  # not up yet, or reading its file
             return False
+
+
+def _arguments(settings: Sequence[str]) -> list[str]:
+    """Lines of a ``redis.conf`` as arguments of the server."""
+    return [word for line in settings for word in shlex.split(f"--{line}")]
 
 
 @dataclass

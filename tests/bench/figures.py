@@ -42,9 +42,12 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def cpu_s_of(pid: int) -> float:
-    """CPU that a process has used so far, its ended threads included."""
+    """CPU that a process has used so far, with its ended threads and children.
+
+    A child of Redis rewrites its append-only file.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+    return sum(map(int, fields[11:15])) * _TICK_S
 
 
 def memory_mb_of(pid: int, what: str = "VmRSS") -> float:
