@@ -117,7 +117,7 @@ def _outcomes(runs: Runs, job_id: str) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="pilot-") as folder:
         parts = read_parts(
             runs, job_id, parts_by_batch(runs, job_id), folder=Path(folder),
-            columns=["index", *_MEASURED],
+            columns=lambda _: ["index", *_MEASURED],
         )  # fmt: skip
         return pa.concat_tables([part for _, part in parts])
 

@@ -87,7 +87,11 @@ class Outcomes:
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[tuple[int, pa.Table]]:
         return read_parts(
-            self._runs, self.spec.job_id, self._paths, folder=self._folder, columns=columns
+            self._runs,
+            self.spec.job_id,
+            self._paths,
+            folder=self._folder,
+            columns=lambda _: columns,
         )
 
     def _needed(self) -> list[str]:
@@ -124,7 +128,7 @@ def open_outcomes(runs: Runs, spec: JobSpec, view: View | None = None) -> Iterat
         paths = parts_by_batch(runs, spec.job_id)
         answers = None
         if view.has_json_columns:
-            parts = read_parts(runs, spec.job_id, paths, folder=folder, columns=COLUMNS)
+            parts = read_parts(runs, spec.job_id, paths, folder=folder, columns=lambda _: COLUMNS)
             answers = read_answers(spec, parts)
         yield Outcomes(
             spec=spec,

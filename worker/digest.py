@@ -71,15 +71,16 @@ class Digest:
         self._chance = np.random.default_rng(zlib.crc32(job_id.encode()))
 
     def add(self, part: pa.Table) -> None:
-        """Take in the outcomes of one part."""
-        is_text = not pa.types.is_list(part.schema.field("output").type)
+        """Take in the outcomes of one part; vectors that were not read are not sampled."""
+        has_output = "output" in part.column_names
+        is_text = has_output and not pa.types.is_list(part.schema.field("output").type)
         self._measure("input, in tokens", part["prompt_tokens"])
         if part["completion_tokens"].null_count < len(part):
             if is_text:
                 self._measure("output, in tokens", part["completion_tokens"])
         elif is_text:  # a model that does not tell its usage
             self._measure("output, in characters", pc.utf8_length(part["output"]))
-        if not is_text:
+        if has_output and not is_text:
             self._sample(part)
 
     def add_dead(self, row: Mapping[str, Any], values: Json) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flavor.errors import InputError, TrackingError
-from flavor.types import Json
+from flavor.types import Json, Task
 from worker.digest import Digest
 from worker.histogram import percentiles
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
-from worker.parts import part_name, write_part
+from worker.parts import part_name, part_schema, write_part
 from worker.report import Story, make_report
 from worker.run_files import InputReader, parts_by_batch, read_parts
 from worker.runs import OUTPUTS, ROWS_IN_DOUBT, TAG_STATE, Runs
@@ -45,6 +45,9 @@ _RUN_STATUS = {
     JobState.FAILED: "FAILED",
     JobState.CANCELLED: "KILLED",
 }
+MAPPED_PARTS = 20
+"""The vectors on the map are those of so many parts, or a few more, spread evenly: to read all of a
+large job's took a third of the CPU of its end."""
 CLOCK_SKEW_S = 5
 """By how much the hosts' clocks may differ before a sample hides the totals."""
 
@@ -176,6 +179,7 @@ class _Summary:
     totals: Totals = field(default_factory=Totals)
     preview: list[list[Json]] = field(default_factory=list)
     _dead: int = 0
+    _mapped: Collection[int] = ()
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.spec.job_id)
@@ -184,7 +188,17 @@ class _Summary:
     def parts(self) -> Iterator[tuple[int, pa.Table]]:
         """Every part of the run in order."""
         paths = parts_by_batch(self.runs, self.spec.job_id, (OUTPUTS,))
-        return read_parts(self.runs, self.spec.job_id, paths, folder=self.folder)
+        self._mapped = set(list(paths)[:: max(1, len(paths) // MAPPED_PARTS)])
+        return read_parts(
+            self.runs, self.spec.job_id, paths, folder=self.folder, columns=self._columns
+        )
+
+    def _columns(self, batch: int) -> Sequence[str] | None:
+        """All but vectors that nobody will see, neither in the preview nor on the map."""
+        is_shown = batch in self._mapped or len(self.preview) < PREVIEW_ROWS
+        if is_shown or self.spec.task is not Task.EMBEDDINGS:
+            return None
+        return [name for name in part_schema(self.spec.task).names if name != "output"]
 
     def add(self, batch: int, part: pa.Table) -> None:
         """Count one part, and keep what people will look at."""

@@ -178,8 +178,8 @@ def _map(story: Story) -> str:
     drawn = plots.embedding_map(story.digest)
     if drawn is None:
         return "<p>Too few vectors for a map.</p>"
-    sampled, seen = len(story.digest.vectors), story.digest.vectors_seen
-    hint = f"<p>A sample of {sampled:,} of {seen:,} rows, on two principal components.</p>"
+    sampled, rows = len(story.digest.vectors), story.totals.rows[Verdict.SUCCEEDED]
+    hint = f"<p>A sample of {sampled:,} of {rows:,} rows, on two principal components.</p>"
     return _picture(drawn, "map") + hint
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -43,19 +43,20 @@ def read_parts(
     paths: Mapping[int, Sequence[str]],
     *,
     folder: Path,
-    columns: Sequence[str] | None = None,
+    columns: Callable[[int], Sequence[str] | None] = lambda _: None,
 ) -> Iterator[tuple[int, pa.Table]]:
     """Every batch's outcomes, in order, as a stream; a few batches are fetched ahead. Blocks.
 
-    Of a row that several of a batch's files hold, the last file's outcome counts. ``columns`` must
-    hold ``index`` where a batch may have several files.
+    Of a row that several of a batch's files hold, the last file's outcome counts. ``columns`` says
+    which columns of a batch are read, None for all; ``index`` must be among them where a batch may
+    have several files.
     """
-    read = partial(_read_batch, runs, job_id, folder=folder, columns=columns)
+    read = partial(_read_batch, runs, job_id, folder=folder)
     batches = iter(paths.items())
     pending: deque[tuple[int, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="parts") as threads:
         for batch, files in batches:
-            pending.append((batch, threads.submit(read, files)))
+            pending.append((batch, threads.submit(read, files, columns=columns(batch))))
             if len(pending) > _AHEAD:
                 yield _next(pending)
         while pending:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flavor.errors import TrackingError
@@ -19,8 +21,9 @@ from tests.unit.worker.making import JOB, make_dead, make_outcome, make_spec
 from worker.histogram import place_of
 from worker.inputs import InputWriter, to_json
 from worker.jobs import JobSpec, JobState, Outcome, Verdict
-from worker.parts import read_outcomes
+from worker.parts import read_outcomes, read_part
 from worker.publish import (
+    MAPPED_PARTS,
     PREVIEW_ROWS,
     REPORT_FILE,
     THROUGHPUT_FILE,
@@ -183,6 +186,37 @@ def test_a_preview_shows_the_head_of_a_vector_and_of_a_job(tmp_path: Path) -> No
     data = json.loads(run.read("preview.json"))["data"]
     assert [row[0] for row in data] == [f"r{index}" for index in range(PREVIEW_ROWS)]
     assert data[0][2] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+
+def test_of_a_large_job_only_the_vectors_that_are_shown_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preview's first 100 rows, and one part in ten for the map; all rows count."""
+    run = Run(tmp_path, batches=200, task=Task.EMBEDDINGS)
+    for batch in range(200):
+        indexes = range(batch * ROWS_PER_BATCH, (batch + 1) * ROWS_PER_BATCH)
+        vectors = [np.array([n, 1, n % 7], "<f4").tobytes() for n in indexes]
+        run.publish(
+            batch,
+            *(make_outcome(n, output=v) for n, v in zip(indexes, vectors, strict=True)),
+        )
+    read: list[bool] = []
+
+    def watched(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+        part = read_part(path, columns)
+        read.append("output" in part.column_names)
+        return part
+
+    monkeypatch.setattr("worker.run_files.read_part", watched)
+
+    assert run.finalize() is JobState.COMPLETED
+
+    assert MAPPED_PARTS <= sum(read) <= MAPPED_PARTS + 34 + 9  # 34 of the preview, 9 read ahead
+    assert len(read) == 200
+    shown = [row[2] for row in json.loads(run.read("preview.json"))["data"]]
+    assert shown == [[n, 1, n % 7] for n in range(PREVIEW_ROWS)]
+    assert " of 600 rows, on two principal components" in run.read(REPORT_FILE)
+    assert run.runs.metrics["rows.succeeded"] == 600
 
 
 def test_an_input_that_was_not_logged_is_left_out(tmp_path: Path) -> None:
