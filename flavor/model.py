@@ -109,12 +109,12 @@ class OpenAIModel:
         params = self._params_of(rows)
         if self.spec.task is Task.CHAT:
             messages = self._messages(rows[0])
-            asked = estimate_messages(messages)
-            return self._request(params, {"messages": messages}, asked=asked, rows=1)
+            return self._request(
+                params, {"messages": messages}, sizes=(estimate_messages(messages),)
+            )
         texts = [self._text(row) for row in rows]
-        asked = sum(map(estimate_tokens, texts))
         field = "prompt" if self.spec.task is Task.COMPLETIONS else "input"
-        return self._request(params, {field: texts}, asked=asked, rows=len(texts))
+        return self._request(params, {field: texts}, sizes=list(map(estimate_tokens, texts)))
 
     def replies(self, request: Request, response: Response) -> list[RowReply]:
         """What the response says to each row of the request, in row order.
@@ -136,13 +136,15 @@ class OpenAIModel:
         return params.reserved_tokens + estimate_tokens(self._text(row))
 
     def _request(
-        self, params: RequestParams, filled: Mapping[str, Json], *, asked: int, rows: int
+        self, params: RequestParams, filled: Mapping[str, Json], *, sizes: Sequence[int]
     ) -> Request:
+        rows = len(sizes)
         return Request(
             path=PATHS[self.spec.task],
             body={**params.body, **filled},
             rows=rows,
-            estimated_tokens=asked + rows * params.reserved_tokens,
+            estimated_tokens=sum(sizes) + rows * params.reserved_tokens,
+            sizes=sizes,
             answer_tokens=rows * params.answer_tokens,
             is_answer_bounded=params.is_answer_bounded,
             headers=params.headers,

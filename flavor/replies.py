@@ -17,7 +17,6 @@ from typing import TypeAlias
 import pybase64
 
 from flavor.errors import ErrorInfo, RowError, TransientError
-from flavor.tokens import estimate_tokens
 from flavor.types import Json, Reply, Request, Response
 from flavor.usage import read_usage, split_usage
 
@@ -69,7 +68,7 @@ def read_completions(request: Request, payload: Mapping[str, Json]) -> list[RowR
     ]
     usages = split_usage(
         read_usage(payload.get("usage")),
-        [estimate_tokens(prompt) for prompt in request.body["prompt"]],
+        request.sizes,
         answers=[sum(len(text or "") for text in texts) for texts in answers],
     )
     firsts = zip(choices[::per_row], answers, usages, strict=True)
@@ -91,8 +90,7 @@ def read_embeddings(request: Request, payload: Mapping[str, Json]) -> list[RowRe
     data = sorted(payload["data"], key=lambda item: item["index"])
     if [item["index"] for item in data] != list(range(request.rows)):
         raise ValueError(f"{len(data)} embeddings for {request.rows} texts")
-    weights = [estimate_tokens(text) for text in request.body["input"]]
-    usages = split_usage(read_usage(payload.get("usage")), weights, answers=weights)
+    usages = split_usage(read_usage(payload.get("usage")), request.sizes, answers=request.sizes)
     model = _name(payload.get("model"))
     return [
         Reply(output=_vector(item["embedding"]), usage=usage, response_model=model)

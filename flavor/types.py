@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,14 +67,16 @@ class Request:
     """One HTTP call, ready but for endpoint and key.
 
     ``body`` is the JSON object to send; ``rows`` says how many rows share the request (embeddings
-    and completions are packed). ``estimated_tokens`` is what to reserve before sending;
-    ``answer_tokens`` is the answers' part of it: what their parameters allow, or a guess.
+    and completions are packed), and ``sizes`` estimates the tokens of each one's text.
+    ``estimated_tokens`` is what to reserve before sending; ``answer_tokens`` is the answers' part
+    of it: what their parameters allow, or a guess.
     """
 
     path: str
     body: Mapping[str, Json]
     rows: int
     estimated_tokens: int
+    sizes: Sequence[int] = ()
     answer_tokens: int = 0
     is_answer_bounded: bool = False
     headers: Mapping[str, str] | None = None

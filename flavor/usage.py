@@ -70,6 +70,8 @@ def split_count(count: int, weights: Sequence[int]) -> list[int]:
 
     By largest remainder; the first row wins a tie. Weights that sum to nothing share equally.
     """
+    if not count:  # most counts of an embedding
+        return [0] * len(weights)
     whole = sum(weights)
     if not whole:
         weights, whole = [1] * len(weights), len(weights)

@@ -80,7 +80,7 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
     """
     vectors = [outcome.output for outcome in outcomes if isinstance(outcome.output, bytes)]
     raw = _dumps(list(map(_outcome_values, outcomes)))
-    return b"\0".join((raw, b"".join(vectors))) if vectors else raw
+    return b"".join((raw, b"\0", *vectors)) if vectors else raw
 
 
 def decode_outcomes(blob: bytes) -> list[Outcome]:

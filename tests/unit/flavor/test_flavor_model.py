@@ -124,6 +124,7 @@ def test_a_request_carries_what_belongs_around_its_body() -> None:
         body={"encoding_format": "base64", "model": "gpt-4o-mini", "input": ["one", "two"]},
         rows=2,
         estimated_tokens=2,
+        sizes=[1, 1],
         headers={"a": "b"},
         query={"q": "1"},
         timeout_s=5,
