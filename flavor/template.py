@@ -39,6 +39,9 @@ class Template:
 
 # Source: mlflow 3.17.2, prompt/constants.py, PROMPT_TEMPLATE_VARIABLE_PATTERN.
 _DOUBLE_BRACE = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}", re.ASCII)
+# Source: Python's library reference, "Format Specification Mini-Language".
+_OF_INTEGERS = "bcdoxX"
+_NUMBER = re.compile(rf"[{_OF_INTEGERS}eEfFgGn%]$", re.MULTILINE)
 _JINJA_BLOCK = re.compile(r"\{%.*?%\}", re.DOTALL)
 
 
@@ -50,10 +53,19 @@ def compile_text(text: str, syntax: Syntax) -> Template:
     """
     if syntax is Syntax.DOUBLE_BRACE:
         return _compile_double_brace(text)
-    variables = _format_variables(text)
-    if variables:
+    specs = _format_specs(text)
+    if not specs:
+        return _constant(text.format_map({}))
+    variables = tuple(sorted(specs))
+    numbers = tuple(name for name in variables if _NUMBER.search("\n".join(specs[name])))
+    if not numbers:
         return Template(render=text.format_map, variables=variables)
-    return _constant(text.format_map({}))
+
+    def render(values: Mapping[str, Json]) -> str:
+        as_numbers = {n: _Digits(values[n]) for n in numbers if isinstance(values[n], str)}
+        return text.format_map({**values, **as_numbers})
+
+    return Template(render=render, variables=variables)
 
 
 def compile_messages(messages: Json, syntax: Syntax) -> Template:
@@ -106,19 +118,32 @@ def _constant(value: Json) -> Template:
     return Template(render=lambda _: value, variables=())
 
 
-def _format_variables(text: str) -> tuple[str, ...]:
+class _Digits(str):
+    """A text where a number may be meant: to CSV a number is a text, to pandas it was none."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        """As the number's, where only a number has such a format. Raises ``ValueError``."""
+        if not _NUMBER.search(spec):
+            return str.__format__(self, spec)
+        return format(int(self) if spec[-1] in _OF_INTEGERS else float(self), spec)
+
+
+def _format_specs(text: str) -> dict[str, list[str]]:
+    """The variables of a text, each with the formats that it is written in."""
     try:
         fields = list(Formatter().parse(text))
     except ValueError as error:
         raise InputError(
             f"template: {error}; write {{{{ and }}}} for braces that are text"
         ) from error
-    names = {
-        _checked_name(name, spec or "", conversion=conversion)
-        for _, name, spec, conversion in fields
-        if name is not None
-    }
-    return tuple(sorted(names))
+    specs: dict[str, list[str]] = {}
+    for _, name, spec, conversion in fields:
+        if name is not None:
+            checked = _checked_name(name, spec or "", conversion=conversion)
+            specs.setdefault(checked, []).append("" if conversion else spec or "")
+    return specs
 
 
 def _checked_name(name: str, spec: str, *, conversion: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import Formatter
 from typing import Any
 
@@ -83,6 +84,30 @@ def test_numbers_are_formatted_and_objects_are_json(
 
 def test_formats_and_conversions_work() -> None:
     assert fill("{x:.2f} {y!r} {y:>4}", x=1, y="b") == "1.00 'b'    b"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "filled"),
+    [
+        ("{x:.2f} of {x}", "4.5", "4.50 of 4.5"),
+        ("{x:,d}", "1200", "1,200"),
+        ("{x:.0%}", "0.25", "25%"),
+        ("{x:g}", " 1e3 ", "1000"),
+        ("{x:>5}", "4.5", "  4.5"),  # a format that texts have, too
+        ("{x!s:.3}", "4.555", "4.5"),
+        ("{x:.1f}", 2, "2.0"),
+    ],
+)
+def test_a_number_that_is_a_text_as_in_a_csv_file_has_a_numbers_formats(
+    text: str, value: Any, filled: str
+) -> None:
+    assert fill(text, x=value) == filled
+
+
+@pytest.mark.parametrize(("text", "value"), [("{x:.2f}", "good"), ("{x:d}", "4.5")])
+def test_a_text_that_is_no_such_number_does_not_fit(text: str, value: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(value)):
+        fill(text, x=value)
 
 
 @pytest.mark.parametrize("null", [None, float("nan")])

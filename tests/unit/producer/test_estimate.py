@@ -145,7 +145,7 @@ def test_completions_are_bounded_by_the_api(estimated: Estimator) -> None:
 def test_a_row_that_does_not_fit_the_template_is_said_and_costs_nothing(
     estimated: Estimator,
 ) -> None:
-    found = estimated("1.5", "2", prompt="{text:.1f}")
+    found = estimated("good", "bad", prompt="{text:.1f}")
 
     assert (found.rows, found.unsendable, found.requests) == (2, 2, 0)
     assert found.to_json()["tokens"]["total"] == {"low": 0, "high": 0}
