@@ -8,6 +8,8 @@ an environment, a folder and files of their own.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -23,7 +25,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 _PRELOADED = (
     "mlflow", "mlflow.artifacts", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
@@ -230,13 +232,36 @@ def _run(request: dict[str, Any]) -> None:
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - a test's own
 
 
+def _end(ending: SystemExit) -> NoReturn:
+    """End as Python does, but for taking its modules apart.
+
+    That touches all that was in memory before the fork, and so copies it: 1.3 s of CPU a process.
+    """
+    code = ending.code
+    if code is not None and not isinstance(code, int):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(code or 0)
+
+
 def _main() -> None:
     for name in _PRELOADED:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # or the first collection of each process looks at, and so copies, it all
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         request = _serve(connection)
     if request is not None:
-        _run(request)
+        try:
+            _run(request)
+        except SystemExit as ending:
+            _end(ending)
+        _end(SystemExit())
 
 
 if __name__ == "__main__":
