@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -12,6 +13,10 @@ from worker.lanes import Lane
 from worker.meter import Meter
 from worker.pending import Pending
 from worker.stop import Stop, StopReason
+
+COMING_S = 5.0
+"""For so long a claimed batch is taken to be on its way to the slots. A model that takes minutes to
+load keeps its own batches waiting, not those of other jobs."""
 
 
 class OpenBatch:
@@ -38,6 +43,8 @@ class OpenBatch:
         self.token = uuid4().hex  # of this opening: no other has the same
         self.is_forgotten = False  # Redis knows nothing of the job any more
         self.rescued = 0  # outcomes that are in the run already, see worker.recovery
+        self._claimed_s = time.monotonic()
+        self._has_come = False
         self._left = 0
         self._is_idle = asyncio.Event()
 
@@ -48,8 +55,18 @@ class OpenBatch:
             return self.breaker.waiting_for
         return self.lane.waiting_for if self.lane else ""
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether its rows or its model are being fetched, and its requests are soon to come."""
+        return not self._has_come and time.monotonic() - self._claimed_s < COMING_S
+
+    def has_come(self) -> None:
+        """Nothing of the batch is on its way to the slots any more."""
+        self._has_come = True
+
     def expect(self, requests: int) -> None:
         """Say how many pieces of work the batch has before they are handed to the slots."""
+        self.has_come()
         self.requests = self._left = requests
         if not requests:
             self._is_idle.set()

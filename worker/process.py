@@ -176,18 +176,20 @@ class Process:
         """How many more batches keep the slots busy until the next look, 0 when there are enough.
 
         One refill of all slots waits in memory: a batch takes a moment to fetch, and a slot shall
-        not be idle meanwhile. Everything beyond that is left to other workers.
+        not be idle meanwhile. Everything beyond that is left to other workers, also while this one
+        still fetches what it has claimed.
         """
-        missing = self.slots.size - self.slots.waiting
-        room = self.settings.open_batches - len(self.open)
+        open_batches = list(self.open.values())  # at once: Celery's thread asks, the loop opens
+        room = self.settings.open_batches - len(open_batches)
         if self.stopping.reason is not None or room <= 0:
             return 0
+        requests = [batch.requests for batch in open_batches if batch.requests]
+        typical = max(1.0, sum(requests) / len(requests) if requests else self.slots.size)
+        coming = sum(batch.is_coming for batch in open_batches)
+        missing = self.slots.size - self.slots.waiting - coming * typical
         if missing <= 0:  # but the rows of a job that came later need not wait for all of these
             return int(self.is_any_neglected)
-        open_batches = list(self.open.values())  # at once: Celery's thread asks, the loop opens
-        requests = [batch.requests for batch in open_batches if batch.requests]
-        typical = sum(requests) / len(requests) if requests else self.slots.size
-        return int(min(room, max(1, missing // max(1.0, typical))))
+        return int(min(room, max(1, missing // typical)))
 
     async def close(self) -> None:
         """Close the connections."""

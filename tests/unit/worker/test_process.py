@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from tests.unit.worker.processes import open_worker
 from worker.broker import make_app
 from worker.jobs import Lease
 from worker.memory import is_worth_a_look, settle_memory
-from worker.open_batch import OpenBatch
+from worker.open_batch import COMING_S, OpenBatch
 from worker.process import Process, ProcessThread
 from worker.settings import Settings
 from worker.stop import StoppedError, StopReason
@@ -40,7 +41,7 @@ class FlakyStep:
 
 def _open_batch(requests: int) -> OpenBatch:
     batch = OpenBatch(Lease(job_id=JOB, batch="0", fence=1, deliveries=1), make_spec())
-    batch.requests = requests
+    batch.expect(requests)
     return batch
 
 
@@ -62,6 +63,7 @@ async def test_a_batch_may_be_opened_while_celerys_thread_asks_for_demand(
     async with open_worker(redis, tmp_path) as worker:
         batch = _Opening(Lease(job_id=JOB, batch="0", fence=1, deliveries=1), make_spec())
         batch.process = worker.process
+        batch.has_come()
         worker.process.open[JOB, "0"] = batch
 
         assert worker.process.wanted_batches >= 1
@@ -208,6 +210,33 @@ async def test_a_process_wants_as_many_batches_as_refill_its_slots(
 
         process.stopping.set(StopReason.SHUTDOWN)
         assert process.wanted_batches == 0
+
+
+async def test_what_is_still_being_fetched_is_not_claimed_again_and_again(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 20 ms a process looks; a model takes a second to load, or a minute."""
+    now_s = [time.monotonic()]
+    monkeypatch.setattr("worker.open_batch.time.monotonic", lambda: now_s[0])
+    lease = Lease(job_id=JOB, batch="9", fence=1, deliveries=1)
+    async with open_worker(redis, tmp_path, concurrency=100) as worker:
+        process = worker.process
+        first = OpenBatch(lease, make_spec())
+        process.open = {(JOB, "9"): first}
+        assert process.wanted_batches == 0  # it may fill all slots
+
+        process.open[JOB, "0"] = _open_batch(40)
+        while_it_comes = process.wanted_batches
+        process.open[JOB, "8"] = second = OpenBatch(lease, make_spec())
+        process.open[JOB, "7"] = third = OpenBatch(lease, make_spec())
+        while_three_come = process.wanted_batches
+        second.has_come()
+        third.has_come()
+        while_it_is_left = process.wanted_batches
+        now_s[0] += COMING_S
+        when_it_takes_long = process.wanted_batches
+
+    assert (while_it_comes, while_three_come, while_it_is_left, when_it_takes_long) == (1, 0, 1, 2)
 
 
 def test_all_calls_run_on_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
