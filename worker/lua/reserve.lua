@@ -28,7 +28,10 @@
 -- ARGV[11] spare            requests to reserve beforehand, while no limit binds, once all rows have
 --                           their turns; negative: so many were never used
 -- ARGV[12] spare_tokens     of each
--- ARGV[13…] per job: its id, n, then n estimates of tokens, at most tokens_per_min each; 0 rows where
+-- ARGV[13] unused           tokens of such requests that were never used
+-- ARGV[14] epoch            as the process knows it: what it held before a later pause is void, and
+--                           does not come back
+-- ARGV[15…] per job: its id, n, then n estimates of tokens, at most tokens_per_min each; 0 rows where
 --                           all its rows have gone with spare turns
 -- returns  {ask_again_us, cause, requests_per_min, tokens_per_min, is_heard, epoch, pause_us (left),
 --          processes, spare requests, then per granted request: number of its job in ARGV from 1,
@@ -78,9 +81,12 @@ end
 local request_us, requests_per_min = pace_us('requests', ARGV[1])
 local token_us, tokens_per_min = pace_us('tokens', ARGV[2])
 s.tokens_us = s.tokens_us + ARGV[6] * token_us
-s.requests_us = s.requests_us + math.min(0, ARGV[11]) * request_us
+if tonumber(ARGV[14]) == s.epoch then
+    s.tokens_us = s.tokens_us - ARGV[13] * token_us
+    s.requests_us = s.requests_us + math.min(0, ARGV[11]) * request_us
+end
 
-local jobs, at = {}, 13
+local jobs, at = {}, 15
 while at <= #ARGV do
     local count = tonumber(ARGV[at + 1])
     jobs[#jobs + 1] = {id = ARGV[at], next = at + 2, last = at + 1 + count, taken = 0, share = 1}

@@ -19,7 +19,6 @@ from worker.discovery import FIRST
 from worker.jobs import Limits
 from worker.limiter import SPARE_S, Limiter
 from worker.redis_client import run_script, text
-from worker.spare import Spare, Wanted
 from worker.stop import Stop, StoppedError, StopReason
 
 KEY = "limit:{endpoint:gpt-4o-mini}"
@@ -58,8 +57,10 @@ async def _ask(
     difference: int = 0,
     heard: tuple[object, object, object, object] = ("", "", "", ""),
     spare: tuple[int, int] = (0, 0),
+    unused: int = 0,
+    epoch: int = 0,
 ) -> Answer:
-    args = [rpm, tpm, burst_us, horizon_us, process, difference, *heard, *spare]
+    args = [rpm, tpm, burst_us, horizon_us, process, difference, *heard, *spare, unused, epoch]
     for job_id, tokens in jobs:
         args += [job_id, len(tokens), *tokens]
     reply = await run_script(redis, "reserve", keys=KEYS, args=args)
@@ -394,6 +395,31 @@ async def test_a_stream_of_rows_with_spare_turns_takes_few_calls(redis: Redis) -
     assert calls <= (loop.time() - began_s) / SPARE_S + 3
 
 
+async def test_what_was_held_before_a_pause_does_not_come_back_after_it(redis: Redis) -> None:
+    """Each process gives back what it has not used, and some have not heard of the pause yet."""
+    held = await _reserve(redis, 100, rpm=6000, tpm=600_000, spare=(8, 100))
+    epoch = await _pause(redis, 200_000)
+
+    await _ask(redis, rpm=6000, tpm=600_000, spare=(-8, 0), unused=800, epoch=held.epoch)
+    after = await _reserve(redis, *[100] * 3, rpm=6000, tpm=600_000, epoch=epoch)
+
+    assert held.spare == 8
+    first_us, *others_us = after.turns_us
+    assert 150_000 < first_us <= 200_000
+    assert [turn_us - first_us for turn_us in others_us] == [10_000, 20_000]
+
+
+async def test_what_was_held_and_not_used_comes_back(redis: Redis) -> None:
+    """The burst is ten requests."""
+    held = await _reserve(redis, 100, rpm=6000, tpm=600_000, spare=(9, 100))
+
+    await _ask(redis, rpm=6000, tpm=600_000, spare=(-9, 0), unused=900, epoch=held.epoch)
+    after = await _reserve(redis, *[100] * 9, rpm=6000, tpm=600_000)
+
+    assert held.spare == 9
+    assert after.turns_us == [0] * 9
+
+
 @pytest.mark.parametrize("met_by", ["itself", "another"])
 async def test_turns_held_before_a_pause_are_void_after_it(redis: Redis, met_by: str) -> None:
     """6,000 a minute is one in 10 ms. Else what was held would follow the pause in one burst."""
@@ -480,11 +506,7 @@ async def test_what_one_process_learns_all_follow(redis: Redis) -> None:
     assert there.limits == Limits(requests_per_min=600, tokens_per_min=90_000)
 
 
-async def test_differences_travel_with_the_next_reservation(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Spare turns that are given back travel in the same number, and when depends on the time.
-    monkeypatch.setattr(Spare, "wanted", lambda *_, **__: Wanted(0, 0, 0))
+async def test_differences_travel_with_the_next_reservation(redis: Redis) -> None:
     counting = CountingRedis(redis)
     limiter = Limiter(cast("Redis", counting), KEYS, Limits(tokens_per_min=10**7))
     async with _serving(limiter):
