@@ -13,9 +13,10 @@ from typing import TypeVar
 from flavor.errors import BatchError, StoreError, TrackingError
 from worker.broker import publish, queue_length
 from worker.gate import Duty
-from worker.jobs import JobState, ahead
+from worker.jobs import JobState, Lease, ahead
 from worker.ledger import Renewal
 from worker.open_batch import OpenBatch
+from worker.pending import Pending
 from worker.process import Process
 from worker.reports import Report
 from worker.stop import StopReason
@@ -67,8 +68,7 @@ async def flush(process: Process, only_for: OpenBatch | None = None) -> None:
         batches = [batch for batch in process.open.values() if batch.pending]
         taken = [(batch.lease, batch.pending.take()) for batch in batches]
         try:
-            with process.gate.watched(Duty.CHECKPOINT):
-                held = await process.ledger.checkpoint(taken) if taken else []
+            held = await _checkpoint(process, taken)
         except BaseException:
             for batch, (_, pending) in zip(batches, taken, strict=True):
                 batch.pending.put_back(pending)
@@ -86,6 +86,13 @@ async def flush(process: Process, only_for: OpenBatch | None = None) -> None:
         for batch, is_held in zip(batches, held, strict=True):
             if not is_held:
                 batch.lose()
+
+
+async def _checkpoint(process: Process, taken: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+    with process.gate.watched(Duty.CHECKPOINT):
+        if process.gate.is_closed:  # to encode it all for each try took a core until Redis was back
+            await process.ledger.pulse()
+        return await process.ledger.checkpoint(taken) if taken else []
 
 
 async def beat_regularly(process: Process) -> None:

@@ -149,6 +149,33 @@ async def test_what_could_not_be_written_is_written_next_time(redis: Redis, tmp_
     assert (status.rows_done, status.requests.sent) == (2, 2)
 
 
+async def test_while_redis_is_away_nothing_is_encoded_for_it(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each open batch tries again and again: with a gigabyte of vectors that took a whole core."""
+    tries: list[str] = []
+
+    async def refuse() -> None:
+        tries.append("pulse")
+        raise StoreError("Redis cannot be reached")
+
+    async with _working(redis, tmp_path) as (worker, (batch,)):
+        batch.record([make_outcome(0)])
+        worker.ledger.failures = 1
+        with monkeypatch.context() as away:
+            away.setattr(worker.ledger, "pulse", refuse)
+            for _ in range(4):
+                with pytest.raises(StoreError):
+                    await flush(worker.process)
+        encoded = worker.ledger.checkpoints
+
+        await flush(worker.process)
+
+    assert (encoded, len(tries)) == (1, 3)
+    assert await _saved(redis) == {0: "answer 0"}
+    assert not worker.process.gate.is_closed
+
+
 async def test_a_lost_lease_stops_its_batch_and_no_other(redis: Redis, tmp_path: Path) -> None:
     async with _working(redis, tmp_path, batches=2) as (worker, (lost, held)):
         await end_lease(redis, "0")
