@@ -37,24 +37,17 @@ class Meter:
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Count outcomes that are new."""
-        prompt = completion = cached = reasoning = 0
         for outcome in outcomes:
             self.rows[outcome.verdict] += 1
             self.cost_usd += outcome.cost_usd or 0.0
             if outcome.latency_s is not None:
                 self.latencies[bisect_left(LATENCY_BOUNDS_S, outcome.latency_s)] += 1
                 self.latency_sum_s += outcome.latency_s
-            usage = outcome.usage
-            if usage is not None:
-                prompt += usage.prompt_tokens
-                completion += usage.completion_tokens
-                cached += usage.cached_tokens
-                reasoning += usage.reasoning_tokens
-        tokens = self.tokens
-        tokens["prompt"] += prompt
-        tokens["completion"] += completion
-        tokens["cached"] += cached
-        tokens["reasoning"] += reasoning
+            if outcome.usage is not None:
+                self.tokens["prompt"] += outcome.usage.prompt_tokens
+                self.tokens["completion"] += outcome.usage.completion_tokens
+                self.tokens["cached"] += outcome.usage.cached_tokens
+                self.tokens["reasoning"] += outcome.usage.reasoning_tokens
 
     def count_requests(self, *, sent: int, answered: int, retried: int, throttled: int) -> None:
         """Count requests made since the last call."""
