@@ -32,8 +32,8 @@ REDIS_SETTINGS = (
     "appendfsync everysec",
     'save ""',
     # Outcomes pass through: they are in the file twice, written and deleted, and never long in
-    # memory. Rewritten at 64 MB, Redis' own choice, the file of embeddings was rewritten every
-    # second, and compressed what is compressed or does not compress: two fifths of Redis' CPU.
+    # memory. To rewrite it at 64 MB, Redis' own choice, and to compress what is compressed or does
+    # not compress, was two fifths of Redis' CPU with embeddings.
     "rdbcompression no",
     "auto-aof-rewrite-min-size 1gb",
     "maxmemory-policy noeviction",

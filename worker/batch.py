@@ -139,7 +139,7 @@ async def _apart(process: Process, batch: OpenBatch) -> AsyncIterator[None]:
         await process.patiently(partial(process.ledger.weigh, batch.lease, change), batch.holding)
 
     await weigh(-1)
-    batch.has_come()  # its turn may be long in coming
+    batch.arrive()  # its turn may be long in coming
     async with process.suspects.turn(batch.sending):
         await weigh(1)  # also where it was stopped: to release it takes one off
         yield

@@ -44,7 +44,7 @@ class OpenBatch:
         self.is_forgotten = False  # Redis knows nothing of the job any more
         self.rescued = 0  # outcomes that are in the run already, see worker.recovery
         self._claimed_s = time.monotonic()
-        self._has_come = False
+        self._has_arrived = False
         self._left = 0
         self._is_idle = asyncio.Event()
 
@@ -58,15 +58,15 @@ class OpenBatch:
     @property
     def is_coming(self) -> bool:
         """Whether its rows or its model are being fetched, and its requests are soon to come."""
-        return not self._has_come and time.monotonic() - self._claimed_s < COMING_S
+        return not self._has_arrived and time.monotonic() - self._claimed_s < COMING_S
 
-    def has_come(self) -> None:
-        """Nothing of the batch is on its way to the slots any more."""
-        self._has_come = True
+    def arrive(self) -> None:
+        """Say that nothing of the batch is on its way to the slots any more."""
+        self._has_arrived = True
 
     def expect(self, requests: int) -> None:
         """Say how many pieces of work the batch has before they are handed to the slots."""
-        self.has_come()
+        self.arrive()
         self.requests = self._left = requests
         if not requests:
             self._is_idle.set()

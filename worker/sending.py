@@ -31,7 +31,7 @@ async def send_rows(process: Process, batch: OpenBatch, *, rows: Sequence[Row]) 
     """Hand the rows without an outcome to the slots, and wait until all of them have ended."""
     todo = [row for row in rows if row.index not in batch.outcomes]
     if not todo or batch.sending.reason is not None:
-        batch.has_come()
+        batch.arrive()
         return
     model = await process.patiently(partial(process.model, batch.spec), batch.holding)
     if isinstance(model, PyfuncModel):

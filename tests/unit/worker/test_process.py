@@ -63,7 +63,7 @@ async def test_a_batch_may_be_opened_while_celerys_thread_asks_for_demand(
     async with open_worker(redis, tmp_path) as worker:
         batch = _Opening(Lease(job_id=JOB, batch="0", fence=1, deliveries=1), make_spec())
         batch.process = worker.process
-        batch.has_come()
+        batch.arrive()
         worker.process.open[JOB, "0"] = batch
 
         assert worker.process.wanted_batches >= 1
@@ -230,8 +230,8 @@ async def test_what_is_still_being_fetched_is_not_claimed_again_and_again(
         process.open[JOB, "8"] = second = OpenBatch(lease, make_spec())
         process.open[JOB, "7"] = third = OpenBatch(lease, make_spec())
         while_three_come = process.wanted_batches
-        second.has_come()
-        third.has_come()
+        second.arrive()
+        third.arrive()
         while_it_is_left = process.wanted_batches
         now_s[0] += COMING_S
         when_it_takes_long = process.wanted_batches
