@@ -1,9 +1,9 @@
 """A job's cap on tokens and money, held by all workers together.
 
 A request takes what it is expected to spend out of the cap before it is sent, and what it did
-spend stays taken until its outcome is in a checkpoint, where the job's counts have it. So the cap
-is overshot by no more than the error of the estimates of the requests in flight. The arithmetic is
-in ``lua/allow.lua``; all that a process asks and tells goes into one call a few times a second.
+spend stays taken until its outcome is written or counted off: then the job's counts have it. So the
+cap is overshot by no more than the error of the estimates of the requests in flight. The arithmetic
+is in ``lua/allow.lua``; all that a process asks and tells goes into one call a few times a second.
 """
 
 from __future__ import annotations

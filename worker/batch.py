@@ -2,7 +2,7 @@
 
 The steps stand in ``run_batch`` in their order; what each must hold against is said where it is
 done. A batch whose worker dies anywhere in between is claimed again by another, which skips the
-rows that have an outcome.
+rows whose outcome is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from itertools import chain
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
 from worker.broker import described, publish
+from worker.checkpoint import count_off, flush, settle
 from worker.claim import claim_batch
 from worker.codec import decode_outcomes, decode_rows
 from worker.jobs import FINAL, FIRST, JobState, Outcome, Verdict, ahead
@@ -30,7 +31,6 @@ from worker.recovery import recall, rescue
 from worker.sending import send_rows
 from worker.stop import StoppedError, StopReason
 from worker.suspects import is_suspect
-from worker.upkeep import flush
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +105,14 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
         rows = await _load(process, batch)
         async with _apart(process, batch):
             await send_rows(process, batch, rows=rows)
-        await process.patiently(partial(flush, process, batch), batch.holding)
+        await process.patiently(partial(settle, process, batch), batch.holding)
         batch.holding.check()
         if len(batch.outcomes) < len(rows):
             if batch.sending.reason is not StopReason.CANCELLED:
                 return await _release(process, batch)
             _cancel_the_rest(batch, rows)
             await process.patiently(partial(flush, process, batch), batch.holding)
+            batch.holding.check()
         await _publish(process, batch)
         await _count_off(process, batch)
     except LeaseLostError:
@@ -233,23 +234,25 @@ def _cancel_the_rest(batch: OpenBatch, rows: Sequence[Row]) -> None:
 
 async def _publish(process: Process, batch: OpenBatch) -> None:
     """Put the part into the run. A repeat writes the same file again."""
-    await process.patiently(
-        partial(
-            process.in_mlflow_thread,
-            publish_part,
-            process.runs,
-            batch.spec,
-            batch=batch.lease.batch,
-            outcomes=list(batch.outcomes.values()),
-        ),
-        batch.holding,
+    step = partial(
+        process.in_mlflow_thread,
+        publish_part,
+        process.runs,
+        batch.spec,
+        batch=batch.lease.batch,
+        outcomes=list(batch.outcomes.values()),
     )
+    try:
+        await process.patiently(step, batch.holding)
+    except BaseException:  # a full disk, a store that refuses: the vectors are paid for
+        await process.patiently(partial(flush, process, batch), batch.holding)
+        raise
 
 
 async def _count_off(process: Process, batch: OpenBatch) -> None:
     """Strike the batch off; after the last one, ask for the run to be finalized."""
     lease = batch.lease
-    counted = await process.patiently(partial(process.ledger.count_off, lease), batch.holding)
+    counted = await process.patiently(partial(count_off, process, batch), batch.holding)
     if counted is CountOff.LAST:
         # A worker that dies before this line loses the message, not the work: "final" is queued
         # in the ledger, and a reaper publishes it.

@@ -49,8 +49,11 @@ class Gate:
                 self._waits.discard(opened)
 
     @contextmanager
-    def watched(self, duty: Duty) -> Iterator[None]:
-        """Do a duty in the block. It closes the gate where it stalls or fails, else opens it."""
+    def watched(self, duty: Duty, *, is_proof: bool = True) -> Iterator[None]:
+        """Do a duty in the block. It closes the gate where it stalls or fails, else opens it.
+
+        Without ``is_proof`` it opens nothing: what was done is less than the duty.
+        """
         stalled = asyncio.get_running_loop().call_later(STALL_S, self._close, duty)
         try:
             yield
@@ -59,7 +62,8 @@ class Gate:
             raise
         finally:
             stalled.cancel()
-        self._open(duty)
+        if is_proof:
+            self._open(duty)
 
     def _close(self, duty: Duty) -> None:
         self._neglected.add(duty)

@@ -117,34 +117,32 @@ class Ledger:
         """Write outcomes of several batches in one round trip; False where the lease is lost."""
         calls = ScriptPipeline(self._redis)
         for lease, item in pending:
-            job_id, batch = lease.job_id, lease.batch
-            args = [lease.fence, *item.counts, *chain.from_iterable(map(values_of, item.groups))]
-            calls.add(
-                "checkpoint",
-                [keys.batch(job_id, batch), keys.outcomes(job_id, batch), keys.counts(job_id)],
-                args,
-            )
+            calls.add("checkpoint", _tallied(lease), _tally(lease, item, is_kept=True))
         return [int(reply) >= 0 for reply in await calls.execute()]
 
-    async def count_off(self, lease: Lease) -> CountOff:
+    async def count_off(self, lease: Lease, pending: Pending) -> CountOff:
         """Strike a batch off whose part is in the run. Once: a second strike is refused.
 
+        What is ``pending`` is counted in the same step. Its outcomes are not kept: the part has
+        them.
+
         Raises:
-            LeaseLostError: somebody else has the batch, or it was struck off before.
+            LeaseLostError: somebody else has the batch, or it was struck off before. Of what is
+                pending the requests alone were counted: twice, where the reply of an earlier try
+                was lost.
         """
         job_id, batch = lease.job_id, lease.batch
         reply = await run_script(
             self._redis,
             "count_off",
             keys=[
+                *_tallied(lease),
                 keys.job(job_id),
                 keys.queued(job_id),
                 keys.due(job_id),
-                keys.batch(job_id, batch),
                 keys.rows(job_id, batch),
-                keys.outcomes(job_id, batch),
             ],
-            args=[batch, lease.fence],
+            args=_tally(lease, pending, is_kept=False),
         )
         if text(reply) == "lost":
             raise LeaseLostError(f"batch {batch} of {job_id} is no longer ours")
@@ -232,6 +230,18 @@ class Ledger:
             args=[self._lease_ms, limit],
         )
         return [text(batch) for batch in reply]
+
+
+def _tallied(lease: Lease) -> list[str]:
+    """The keys that ``lua/tally.lua`` takes, in its order."""
+    job_id, batch = lease.job_id, lease.batch
+    return [keys.batch(job_id, batch), keys.outcomes(job_id, batch), keys.counts(job_id)]
+
+
+def _tally(lease: Lease, pending: Pending, *, is_kept: bool) -> list[Any]:
+    """The arguments that ``lua/tally.lua`` takes, in its order."""
+    values = [values_of(group, is_kept=is_kept) for group in pending.groups]
+    return [lease.fence, *pending.counts, lease.batch, *chain.from_iterable(values)]
 
 
 def _renewal(reply: Sequence[Any]) -> Renewal:

@@ -29,7 +29,6 @@ class Meter:
         self.latency_sum_s = 0.0
         self.recent: dict[str, Recent] = {}  # by job
         self._now_s = now_s
-        self._written_at_s = now_s()
 
     def of_job(self, job_id: str) -> Recent:
         """What the process has done lately for a job that it works on."""
@@ -52,12 +51,3 @@ class Meter:
     def count_requests(self, *, sent: int, answered: int, retried: int, throttled: int) -> None:
         """Count requests made since the last call."""
         self.requests.update(sent=sent, answered=answered, retried=retried, throttled=throttled)
-
-    def all_written(self) -> None:
-        """Every outcome that had arrived is in Redis."""
-        self._written_at_s = self._now_s()
-
-    @property
-    def unwritten_s(self) -> float:
-        """Since when, at the latest, outcomes wait for their checkpoint; if any do."""
-        return self._now_s() - self._written_at_s

@@ -7,6 +7,8 @@ never written: it costs nothing between scrapes.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
@@ -96,6 +98,7 @@ def _waits(process: Process) -> Iterator[Metric]:
 def _gauges(process: Process) -> Iterator[Metric]:
     open_batches = list(process.open.values())
     unwritten = sum(len(batch.pending.outcomes) for batch in open_batches)
+    since_s = min((batch.pending.since_s for batch in open_batches), default=math.inf)
     causes = {batch.waiting_for for batch in open_batches}
     for name, text, value in (
         ("batch_open_batches", "Batches that this process holds a lease on.", len(open_batches)),
@@ -114,7 +117,7 @@ def _gauges(process: Process) -> Iterator[Metric]:
         (
             "batch_checkpoint_lag_seconds",
             "For how long rows have waited to be in Redis; 0 where none waits.",
-            process.meter.unwritten_s if unwritten else 0.0,
+            max(0.0, time.monotonic() - since_s),
         ),
         (
             "batch_sending_held",

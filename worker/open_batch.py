@@ -84,13 +84,13 @@ class OpenBatch:
             self._is_idle.set()
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Take outcomes in; the next flush writes them."""
+        """Take outcomes in; they wait for their checkpoint, or for the part."""
         new = [outcome for outcome in outcomes if outcome.index not in self.outcomes]
         self._meter.count(new)
         self._recent.count(new)
         for outcome in new:
             self.outcomes[outcome.index] = outcome
-        self.pending.outcomes += new
+        self.pending.add(new)
 
     def lose(self) -> None:
         """The lease is gone: nothing more is sent, and nothing more may be written."""

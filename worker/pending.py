@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,15 +25,22 @@ class Pending:
     retried: int = 0
     throttled: int = 0
     in_doubt: int = 0  # rows whose request may have been paid for, and brought nothing
+    since_s: float = math.inf  # when the first of the outcomes came, by ``time.monotonic``
     _ends: list[int] = field(default_factory=list)  # of what was taken together and put back
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or any(self.counts))
 
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes have come."""
+        if outcomes and not self.outcomes:
+            self.since_s = time.monotonic()
+        self.outcomes += outcomes
+
     def take(self) -> Pending:
         """All of it, to be written; what arrives from now on waits for the next time."""
-        taken = Pending(self.outcomes, *self.counts, self._ends)
-        self.outcomes, self._ends = [], []
+        taken = Pending(self.outcomes, *self.counts, self.since_s, self._ends)
+        self.outcomes, self._ends, self.since_s = [], [], math.inf
         self.sent = self.answered = self.retried = self.throttled = self.in_doubt = 0
         return taken
 
@@ -41,6 +50,7 @@ class Pending:
         ends = [*taken._ends, size, *(size + end for end in self._ends)]
         self._ends = sorted({end for end in ends if end})
         self.outcomes[:0] = taken.outcomes
+        self.since_s = min(self.since_s, taken.since_s)
         self.sent += taken.sent
         self.answered += taken.answered
         self.retried += taken.retried
@@ -59,18 +69,20 @@ class Pending:
 
     @property
     def counts(self) -> tuple[int, int, int, int, int]:
-        """As ``lua/checkpoint.lua`` takes them, in this order."""
+        """As ``lua/tally.lua`` takes them, in this order."""
         return (self.sent, self.answered, self.retried, self.throttled, self.in_doubt)
 
 
-def values_of(outcomes: Sequence[Outcome]) -> list[Any]:
-    """Outcomes that are written together, as ``lua/checkpoint.lua`` takes them.
+def values_of(outcomes: Sequence[Outcome], *, is_kept: bool) -> list[Any]:
+    """Outcomes that are written together, as ``lua/tally.lua`` takes them.
 
-    They share values: to write each by itself is several times the work, here as in Redis.
+    Where they are not to be kept, only counted, each value is empty. They share values: to write
+    each by itself is several times the work, here as in Redis.
     """
     args: list[Any] = []
     for some in _together(outcomes):
-        args += (some[0].index, encode_outcomes(some), len(some), *_counted(some))
+        blob = encode_outcomes(some) if is_kept else b""
+        args += (some[0].index, blob, len(some), *_counted(some))
     return args
 
 

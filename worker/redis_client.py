@@ -63,9 +63,14 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
+_BEGINNINGS = {"checkpoint": "tally", "count_off": "tally"}
+"""Scripts that share their first lines, and the file of these: Redis knows no modules."""
+
+
 @cache
 def _script(name: str) -> tuple[str, str]:
-    text = (_LUA / f"{name}.lua").read_text("utf-8")
+    files = [_BEGINNINGS[name], name] if name in _BEGINNINGS else [name]
+    text = "".join((_LUA / f"{file}.lua").read_text("utf-8") for file in files)
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), text
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from flavor.errors import JobError
 from flavor.model import OpenAIModel, PyfuncModel
 from flavor.types import Row
+from worker.checkpoint import flush
 from worker.jobs import Limits
 from worker.open_batch import OpenBatch
 from worker.packs import plan_packs
@@ -22,7 +23,6 @@ from worker.row import run_rows
 from worker.slots import Work
 from worker.stop import StoppedError, StopReason
 from worker.trip import Way
-from worker.upkeep import flush
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ async def send_rows(process: Process, batch: OpenBatch, *, rows: Sequence[Row]) 
         process.slots.put(partial(_guarded, batch, item), job_id=batch.lease.job_id)
     try:
         await batch.idle()
-    finally:  # also where a row failed in a way nobody foresaw: the others are paid for
+    except BaseException:  # a row failed in a way nobody foresaw: the others are paid for
         await process.patiently(partial(flush, process, batch), batch.holding)
+        raise
 
 
 async def _way(process: Process, batch: OpenBatch, model: OpenAIModel) -> Way:

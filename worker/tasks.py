@@ -19,6 +19,7 @@ from celery import signals
 from flavor.errors import BatchError, InputError, StoreError
 from worker.batch import run_batch
 from worker.broker import RUN_BATCH, described, keep_apart, make_app, publish
+from worker.checkpoint import flush_regularly
 from worker.demand import make_demand_step
 from worker.final import run_final
 from worker.jobs import FINAL, FIRST
@@ -32,7 +33,6 @@ from worker.stop import StopReason
 from worker.task_events import GroupedEvents
 from worker.upkeep import (
     beat_regularly,
-    flush_regularly,
     look_regularly,
     reap_regularly,
 )

@@ -1,4 +1,4 @@
-"""What a process does beside its batches: write checkpoints, renew leases, reap, sample metrics.
+"""What a process does beside its batches: renew leases, tell how it stands, reap.
 
 Each loop survives an outage of Redis or MLflow: it logs, and looks again at its next turn.
 """
@@ -13,21 +13,14 @@ from typing import TypeVar
 from flavor.errors import BatchError, StoreError, TrackingError
 from worker.broker import publish, queue_length
 from worker.gate import Duty
-from worker.jobs import JobState, Lease, ahead
+from worker.jobs import JobState, ahead
 from worker.ledger import Renewal
 from worker.open_batch import OpenBatch
-from worker.pending import Pending
 from worker.process import Process
 from worker.reports import Report
 from worker.stop import StopReason
 
 log = logging.getLogger(__name__)
-
-FLUSH_S = 0.05
-"""An outcome is in Redis within this and one round trip of its arrival."""
-
-FAILED_S = 0.5
-"""After a checkpoint that could not be written, until the next try: an outage fills no log."""
 
 BEAT_S = 1.0
 """Between renewals: far below any lease, since a renewal also tells of pauses and cancellations."""
@@ -40,59 +33,6 @@ DRAFT_SILENT_MS = 600_000
 
 MOST_AT_ONCE = 100
 """Of messages that seem lost, so many are published in one turn."""
-
-
-async def flush_regularly(process: Process) -> None:
-    """Write what arrived since the last turn."""
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        if process.gate.is_closed or any(batch.pending for batch in process.open.values()):
-            if not await tolerant(flush, process):
-                await asyncio.sleep(FAILED_S)
-        else:
-            process.meter.all_written()
-
-
-async def flush(process: Process, only_for: OpenBatch | None = None) -> None:
-    """Write all outcomes that wait, of all open batches, in one round trip.
-
-    ``only_for`` a batch: nothing, where its own are written once it is the caller's turn. Many
-    batches end together, and the first of them has written for all.
-
-    Raises:
-        StoreError: Redis is away; the outcomes are kept and written with the next call.
-    """
-    async with process.flush_lock:
-        if only_for is not None and not only_for.pending:
-            return
-        batches = [batch for batch in process.open.values() if batch.pending]
-        taken = [(batch.lease, batch.pending.take()) for batch in batches]
-        try:
-            held = await _checkpoint(process, taken)
-        except BaseException:
-            for batch, (_, pending) in zip(batches, taken, strict=True):
-                batch.pending.put_back(pending)
-            raise
-        process.meter.all_written()
-        for batch, (_, pending) in zip(batches, taken, strict=True):
-            if batch.lane is not None:  # not the batch's own cap: a resume may have set one since
-                batch.lane.written(pending.outcomes)
-            process.meter.count_requests(
-                sent=pending.sent,
-                answered=pending.answered,
-                retried=pending.retried,
-                throttled=pending.throttled,
-            )
-        for batch, is_held in zip(batches, held, strict=True):
-            if not is_held:
-                batch.lose()
-
-
-async def _checkpoint(process: Process, taken: Sequence[tuple[Lease, Pending]]) -> list[bool]:
-    with process.gate.watched(Duty.CHECKPOINT):
-        if process.gate.is_closed:  # to encode it all for each try took a core until Redis was back
-            await process.ledger.pulse()
-        return await process.ledger.checkpoint(taken) if taken else []
 
 
 async def beat_regularly(process: Process) -> None:

@@ -1,7 +1,7 @@
 -- Let requests spend what a job's cap still allows, before they are sent.
 --
 -- What is spent stands in the job's counts, which its outcomes make. What a process holds comes on top:
--- its requests in flight, its answers that are not in a checkpoint yet, and a spare for the next ones. A
+-- its requests in flight, its answers that are not counted yet, and a spare for the next ones. A
 -- process that dies gives back what it holds by expiry; but after a silence of all of them (Redis was away)
 -- each has the time of a hold to call again.
 --

@@ -1,22 +1,29 @@
--- Strike a finished batch from the ledger: once, and whoever strikes the last one finalizes.
+-- Strike a finished batch from the ledger: once, and whoever strikes the last one finalizes. Begins with
+-- tally.lua: outcomes that went into the part before a checkpoint was due are counted here, and kept nowhere.
 --
--- KEYS[1]  job              HASH   state
--- KEYS[2]  queued           ZSET   batches that nobody has claimed
--- KEYS[3]  due              ZSET   claimed batches by the end of their lease
--- KEYS[4]  batch            HASH   fence; deleted
--- KEYS[5]  rows             STRING deleted
--- KEYS[6]  outcomes         HASH   deleted
--- ARGV[1]  batch
--- ARGV[2]  fence            the one that the claim gave
+-- KEYS[1]  batch            HASH   see tally.lua; deleted
+-- KEYS[2]  outcomes         HASH   deleted
+-- KEYS[3]  counts           HASH
+-- KEYS[4]  job              HASH   state
+-- KEYS[5]  queued           ZSET   batches that nobody has claimed
+-- KEYS[6]  due              ZSET   claimed batches by the end of their lease
+-- KEYS[7]  rows             STRING deleted
+-- ARGV[1…] as tally.lua takes them; the blobs are empty
 -- returns  counted, last, or lost when the lease is no longer ours
-if redis.call('HGET', KEYS[4], 'fence') ~= ARGV[2] or redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then
+-- A Redis that is full refuses a script's first write where that may take room: this one makes some.
+if not is_ours() or redis.call('ZREM', KEYS[6], ARGV[7]) == 0 then
+    count_requests()
     return 'lost'
 end
-redis.call('DEL', KEYS[4], KEYS[5], KEYS[6])
-if redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3]) > 0 then
+count_requests()
+count_rows(function(at)
+    return redis.call('HEXISTS', KEYS[2], ARGV[at]) == 0
+end)
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[7])
+if redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6]) > 0 then
     return 'counted'
 end
 local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'state', 'finalizing')
-redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), 'final')
+redis.call('HSET', KEYS[4], 'state', 'finalizing')
+redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000), 'final')
 return 'last'

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from flavor.errors import RequestError, RowError, StoreError, TrackingError, TransientError
 from flavor.model import PyfuncModel, RowReply
-from flavor.types import Reply, Request, Response, Row, Usage
+from flavor.types import Reply, Request, Response, Row, Task, Usage
 from tests.unit.worker.making import USAGE, error_info
 from worker.expectation import Expected
 from worker.jobs import JobState, Lease
@@ -116,6 +116,13 @@ def answers(count: int, *, usage: Usage | None = USAGE) -> list[RowReply]:
     return [reply] * count
 
 
+def answer_of(task: Task, text: str = "fine") -> Callable[[Request], list[RowReply]]:
+    """Good replies to every request of a job of that task; vectors begin with the text."""
+    output = text if task is Task.CHAT else text.encode().ljust(8)
+    reply = Reply(output=output, usage=USAGE, response_model="gpt-x")
+    return lambda request: [reply] * request.rows
+
+
 class OpenLimiter:
     """Gives every turn at once, and records what was asked of it."""
 
@@ -191,7 +198,7 @@ class AwayRedis:
 
 
 class FlakyLedger(Ledger):
-    """A ledger whose checkpoints fail as often as told, and that others overtake ``meanwhile``."""
+    """A ledger that fails as often as told, and that others overtake ``meanwhile``."""
 
     failures = 0
     checkpoints = 0
@@ -199,20 +206,24 @@ class FlakyLedger(Ledger):
 
     async def checkpoint(self, pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
         self.checkpoints += 1
-        if self.failures:
-            self.failures -= 1
-            raise StoreError("Redis cannot be reached")
+        self._maybe_fail()
         return await super().checkpoint(pending)
 
-    async def count_off(self, lease: Lease) -> CountOff:
+    async def count_off(self, lease: Lease, pending: Pending) -> CountOff:
+        self._maybe_fail()
         if self.meanwhile:
             await self.meanwhile()
-        return await super().count_off(lease)
+        return await super().count_off(lease, pending)
 
     async def finish(self, lease: Lease, state: JobState, totals: Mapping[str, int]) -> None:
         if self.meanwhile:
             await self.meanwhile()
         await super().finish(lease, state, totals)
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("Redis cannot be reached")
 
 
 class FolderRuns:

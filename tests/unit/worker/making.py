@@ -83,10 +83,12 @@ async def submit(redis: Redis, spec: JobSpec, batches: Sequence[Sequence[Row]]) 
     return store
 
 
-async def submit_batches(redis: Redis, count: int = 1, *, rows: int = 3) -> Store:
+async def submit_batches(
+    redis: Redis, count: int = 1, *, rows: int = 3, task: Task = Task.CHAT
+) -> Store:
     """A job of ``count`` batches of ``rows`` rows each."""
     slices = [make_rows(rows, first=rows * number) for number in range(count)]
-    spec = make_spec(rows=rows * count, batches=count, batch_size=rows)
+    spec = make_spec(rows=rows * count, batches=count, batch_size=rows, task=task)
     return await submit(redis, spec, slices)
 
 

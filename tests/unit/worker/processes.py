@@ -15,12 +15,15 @@ from redis.asyncio import Redis
 
 from flavor.client import Client
 from flavor.model import OpenAIModel
+from flavor.types import Task
 from tests.unit.worker.fakes import FlakyLedger, FolderRuns, ScriptedClient, ScriptedModel
-from tests.unit.worker.making import make_spec
+from tests.unit.worker.making import JOB, claim, make_spec, submit_batches
 from worker.allowance import Allowances
 from worker.breaker import Breakers
 from worker.broker import QUEUE, make_app
+from worker.codec import decode_outcomes
 from worker.lanes import Lanes
+from worker.open_batch import OpenBatch
 from worker.process import Process
 from worker.schedule import Schedule
 from worker.settings import Settings
@@ -80,6 +83,29 @@ async def open_worker(
             tasks.start_soon(process.slots.serve)
         yield Worker(process, runs, cast("ScriptedClient", process._client), ledger)
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_batches(
+    redis: Redis, folder: Path, *, batches: int = 1, task: Task = Task.CHAT
+) -> AsyncIterator[tuple[Worker, list[OpenBatch]]]:
+    """A process that has every batch of a job open."""
+    await submit_batches(redis, batches, task=task)
+    async with open_worker(redis, folder) as worker:
+        opened = []
+        for number in range(batches):
+            lease = await claim(worker.ledger, str(number))
+            batch = OpenBatch(lease, make_spec(task=task), meter=worker.process.meter)
+            worker.process.open[JOB, str(number)] = batch
+            opened.append(batch)
+        yield worker, opened
+
+
+async def saved(redis: Redis, batch: int = 0) -> dict[int, str | bytes | None]:
+    """The outputs in a batch's checkpoint, by the rows' index."""
+    blobs = cast("dict[bytes, bytes]", await redis.hgetall(f"job:{{{JOB}}}:outcomes:{batch}"))
+    outcomes = [outcome for blob in blobs.values() for outcome in decode_outcomes(blob)]
+    return {outcome.index: outcome.output for outcome in outcomes}
 
 
 def messages(app: Celery) -> list[tuple[str, str]]:

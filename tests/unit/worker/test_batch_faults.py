@@ -23,7 +23,7 @@ from tests.unit.worker.making import (
     make_spec,
     submit_batches,
 )
-from tests.unit.worker.processes import open_worker
+from tests.unit.worker.processes import open_worker, saved
 from worker.batch import BatchEnd, run_batch
 from worker.final import run_final
 from worker.inputs import InputWriter
@@ -114,7 +114,7 @@ async def test_an_error_nobody_foresaw_leaves_the_slots_to_the_next_batch(
 async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
     redis: Redis, tmp_path: Path
 ) -> None:
-    """The other worker has the batch by then: neither counted nor taken from it."""
+    """The other worker has the batch by then, with all outcomes that the part has."""
     await submit_batches(redis)
     another = make_ledger(redis, "another")
     async with open_worker(redis, tmp_path) as worker:
@@ -125,6 +125,8 @@ async def test_a_lease_lost_while_the_part_is_written_changes_nothing(
 
     assert end is BatchEnd.LOST
     assert await another.claim(JOB, "0") is Refusal.HELD
+    in_the_part = {o.index: o.output for o in read_outcomes(worker.part(0))}
+    assert await saved(redis) == in_the_part == {0: "fine", 1: "fine", 2: "fine"}
 
 
 async def test_a_pause_stops_all_batches_of_the_job_and_no_other_job(

@@ -1,15 +1,17 @@
-"""Checkpoints: every outcome once, and counts that stay exact whatever is written twice."""
+"""How outcomes get into Redis: in time, once, and not at all where the run has them first."""
 
 from __future__ import annotations
 
-import random
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from flavor.errors import StoreError
-from flavor.prices import Price
-from flavor.types import Usage
+from flavor.errors import LeaseLostError, StoreError
+from flavor.types import Task
 from tests.unit.worker.making import (
     JOB,
     claim,
@@ -17,271 +19,337 @@ from tests.unit.worker.making import (
     make_dead,
     make_ledger,
     make_outcome,
-    make_rows,
     make_spec,
-    submit,
-    submit_batches,
+    until,
 )
-from worker.codec import decode_outcomes, decode_rows
-from worker.jobs import Lease, Outcome, Verdict
-from worker.ledger import Ledger
+from tests.unit.worker.processes import open_batches, saved
+from worker import checkpoint
+from worker.checkpoint import count_off, flush, flush_regularly, settle
+from worker.gate import Duty
+from worker.jobs import Lease, Verdict
+from worker.ledger import CountOff
 from worker.pending import Pending
-from worker.status import JobStatus, Requests, Tokens
+from worker.stop import StopReason
 from worker.store import Store
 
+VECTOR = bytes(8)
 
-async def _status(store: Store) -> JobStatus:
-    status = await store.status(JOB)
+
+async def test_outcomes_of_all_batches_are_written(redis: Redis, tmp_path: Path) -> None:
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (one, other)):
+        one.record([make_outcome(0), make_outcome(1)])
+        other.record([make_outcome(3)])
+
+        await flush(worker.process)
+        await flush(worker.process)  # nothing waits any more
+
+    assert await saved(redis, 0) == {0: "answer 0", 1: "answer 1"}
+    assert await saved(redis, 1) == {3: "answer 3"}
+    assert not one.pending
+
+
+async def test_batches_that_end_together_wait_for_one_checkpoint(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Each wrote by itself, one after another: with many of them the last waited for all."""
+    async with open_batches(redis, tmp_path, batches=3) as (worker, (one, other, going_on)):
+        one.record([make_outcome(0)])
+        other.record([make_outcome(3)])
+        write = worker.ledger.checkpoint
+
+        async def checkpoint(pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+            going_on.record([make_outcome(6)])  # it came too late for this one
+            return await write(pending)
+
+        worker.ledger.checkpoint = checkpoint  # type: ignore[method-assign]
+        await asyncio.gather(*(flush(worker.process, batch) for batch in (one, other)))
+
+        assert (worker.ledger.checkpoints, bool(going_on.pending)) == (1, True)
+    assert (await saved(redis, 0), await saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
+
+
+async def test_a_batch_whose_checkpoint_failed_under_another_writes_again(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (one, other)):
+        one.record([make_outcome(0)])
+        other.record([make_outcome(3)])
+        worker.ledger.failures = 1
+
+        failed, written = await asyncio.gather(
+            flush(worker.process, one), flush(worker.process, other), return_exceptions=True
+        )
+
+    assert isinstance(failed, StoreError)
+    assert written is None
+    assert (await saved(redis, 0), await saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
+
+
+async def test_what_could_not_be_written_is_written_next_time(redis: Redis, tmp_path: Path) -> None:
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
+        batch.record([make_outcome(0)])
+        batch.pending.sent = 1
+        worker.ledger.failures = 1
+        with pytest.raises(StoreError):
+            await flush(worker.process)
+        batch.record([make_outcome(1)])
+        batch.pending.sent += 1
+
+        await flush(worker.process)
+
+    status = await Store(redis).status(JOB)
     assert status is not None
-    return status
+    assert await saved(redis) == {0: "answer 0", 1: "answer 1"}
+    assert (status.rows_done, status.requests.sent) == (2, 2)
 
 
-async def _saved(ledger: Ledger, lease: Lease) -> dict[int, Outcome]:
-    _, checkpoint = await ledger.load(lease)
-    return {outcome.index: outcome for blob in checkpoint for outcome in decode_outcomes(blob)}
-
-
-async def test_outcomes_are_kept_and_counted(redis: Redis) -> None:
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    outcomes = [make_outcome(0), make_dead(1), make_dead(2, Verdict.EXHAUSTED)]
-
-    pending = Pending(outcomes, sent=9, retried=4, throttled=2, in_doubt=1)
-    written = await ledger.checkpoint([(lease, pending)])
-
-    status = await _status(store)
-    assert written == [True]
-    assert await _saved(ledger, lease) == dict(enumerate(outcomes))
-    assert status.rows == {
-        Verdict.SUCCEEDED: 1,
-        Verdict.REJECTED: 1,
-        Verdict.EXHAUSTED: 1,
-        Verdict.CANCELLED: 0,
-    }
-    assert status.tokens == Tokens(prompt=10, completion=5, total=15, cached=2, reasoning=1)
-    assert status.requests == Requests(sent=9, retried=4, throttled=2)
-    assert status.rows_in_doubt == 1
-
-
-async def test_the_first_outcome_of_a_row_stays(redis: Redis) -> None:
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    first = make_outcome(0, output="first")
-    await ledger.checkpoint([(lease, Pending([first]))])
-
-    await ledger.checkpoint([(lease, Pending([make_dead(0)]))])
-
-    assert await _saved(ledger, lease) == {0: first}
-    assert (await _status(store)).rows_dead == 0
-
-
-TEXTS = [make_outcome(n, output=f"answer {n}", cost_usd=1e-7) for n in range(100)]
-VECTORS = [make_outcome(n, output=bytes([n] * 8), cost_usd=1e-7) for n in range(100)]
-
-
-@pytest.mark.parametrize("outcomes", [TEXTS, VECTORS, TEXTS[:50] + VECTORS[50:]])
-async def test_outcomes_are_kept_together_and_each_is_counted(
-    redis: Redis, outcomes: list[Outcome]
+async def test_while_redis_is_away_nothing_is_encoded_for_it(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 to a value: one by one vectors were four fifths of Redis' work, texts a third."""
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    written = [make_dead(100), *outcomes]
+    """Each open batch tries again and again: with a gigabyte of vectors that took a whole core."""
+    tries: list[str] = []
 
-    await ledger.checkpoint([(lease, Pending(written))])
+    async def refuse() -> None:
+        tries.append("pulse")
+        raise StoreError("Redis cannot be reached")
 
-    status = await _status(store)
-    assert await _saved(ledger, lease) == {outcome.index: outcome for outcome in written}
-    assert await redis.hlen(f"job:{{{JOB}}}:outcomes:0") == 3
-    assert (status.rows_done, status.rows_dead, status.tokens.total) == (101, 1, 1500)
-    assert await redis.hget(f"job:{{{JOB}}}:counts", "cost_pico") == b"10000000"
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
+        batch.record([make_outcome(0)])
+        worker.ledger.failures = 1
+        with monkeypatch.context() as away:
+            away.setattr(worker.ledger, "pulse", refuse)
+            for _ in range(4):
+                with pytest.raises(StoreError):
+                    await flush(worker.process)
+        encoded = worker.ledger.checkpoints
 
+        await flush(worker.process)
 
-async def test_long_answers_make_no_long_value(redis: Redis) -> None:
-    await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    long = [make_outcome(n, output=str(n) * size) for n, size in enumerate([900_000, 300_000] * 2)]
-
-    await ledger.checkpoint([(lease, Pending(long))])
-
-    assert await _saved(ledger, lease) == dict(enumerate(long))
-    values = await redis.hvals(f"job:{{{JOB}}}:outcomes:0")
-    assert max(map(len, values)) < 1_000_000
+    assert (encoded, len(tries)) == (1, 3)
+    assert await saved(redis) == {0: "answer 0"}
+    assert not worker.process.gate.is_closed
 
 
-@pytest.mark.parametrize("outcomes", [TEXTS, VECTORS])
-async def test_outcomes_written_again_beside_later_ones_count_once(
-    redis: Redis, outcomes: list[Outcome]
+async def test_a_lost_lease_stops_its_batch_and_no_other(redis: Redis, tmp_path: Path) -> None:
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (lost, held)):
+        await end_lease(redis, "0")
+        await claim(make_ledger(redis, "another"), "0")
+        lost.record([make_outcome(0)])
+        held.record([make_outcome(3)])
+
+        await flush(worker.process)
+
+    assert lost.sending.reason is lost.holding.reason is StopReason.LEASE_LOST
+    assert held.sending.reason is None
+    assert (await saved(redis, 0), await saved(redis, 1)) == ({}, {3: "answer 3"})
+
+
+async def test_outcomes_are_written_soon_after_they_arrive(redis: Redis, tmp_path: Path) -> None:
+    """Within a tenth of a second, and through an outage."""
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
+        worker.ledger.failures = 1
+        batch.record([make_outcome(0)])
+        task = asyncio.ensure_future(flush_regularly(worker.process))
+        await until(lambda: not batch.pending)
+        await flush(worker.process)  # returns after the write that runs
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    assert await saved(redis) == {0: "answer 0"}
+
+
+async def test_vectors_are_written_when_their_part_is_long_in_coming(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reply was lost, so they are written again, and under the same names: with the later ones
-    together they would be another value, and count once more."""
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    pending = Pending(outcomes[70:80])
-    for some in (outcomes[30:40], outcomes[:30]):
-        taken = pending.take()
-        await ledger.checkpoint([(lease, taken)])
-        pending.put_back(taken)
-        pending.outcomes += some
+    monkeypatch.setattr(checkpoint, "VECTORS_S", 1000)
+    async with open_batches(redis, tmp_path, task=Task.EMBEDDINGS) as (worker, (batch,)):
+        batch.record([make_outcome(0, output=VECTOR)])
+        batch.pending.since_s -= 500
+        batch.record([make_outcome(1, output=VECTOR)])
+        await flush(worker.process)
+        before = await saved(redis)
+        batch.pending.since_s -= 500
 
-    await ledger.checkpoint([(lease, pending.take())])
+        await flush(worker.process)
 
-    assert await _saved(ledger, lease) == {o.index: o for o in outcomes[:40] + outcomes[70:80]}
-    assert (await _status(store)).rows_done == 50
+    assert before == {}
+    assert await saved(redis) == {0: VECTOR, 1: VECTOR}
 
 
-async def test_the_next_owner_finds_what_the_former_one_saved(redis: Redis) -> None:
-    await submit_batches(redis)
-    ledger = make_ledger(redis)
-    former = await claim(ledger)
-    await ledger.checkpoint([(former, Pending([make_outcome(1)]))])
-    await end_lease(redis)
-    await ledger.expired(JOB)
+async def test_vectors_that_wait_keep_no_text_waiting(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "VECTORS_S", 1000)
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (vectors, texts)):
+        vectors.spec = make_spec(task=Task.EMBEDDINGS)
+        vectors.record([make_outcome(0, output=VECTOR)])
+        texts.record([make_outcome(3)])
 
-    latter = await claim(ledger)
+        await flush(worker.process)
 
-    assert await _saved(ledger, latter) == {1: make_outcome(1)}
+    assert (await saved(redis, 0), await saved(redis, 1)) == ({}, {3: "answer 3"})
 
 
-async def test_a_former_owners_requests_count_but_its_outcomes_do_not(redis: Redis) -> None:
-    """They were sent, and somebody pays for them."""
-    store = await submit_batches(redis, 2)
-    ledger = make_ledger(redis)
-    lost, held = await claim(ledger, "0"), await claim(ledger, "1")
-    await ledger.release(lost)
+async def test_what_a_batch_leaves_behind_is_written_before_it_is_due(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Whoever claims a batch that was given back must not send its rows again."""
+    async with open_batches(redis, tmp_path, task=Task.EMBEDDINGS) as (worker, (batch,)):
+        batch.rows = 3
+        batch.record([make_outcome(0, output=VECTOR)])
 
-    written = await ledger.checkpoint(
-        [
-            (lost, Pending([make_outcome(0)], sent=1)),
-            (held, Pending([make_outcome(3)], sent=1)),
-        ]
-    )
+        await settle(worker.process, batch)
 
-    status = await _status(store)
-    assert written == [False, True]
+    assert await saved(redis) == {0: VECTOR}
+
+
+async def test_requests_alone_are_counted_at_the_next_look(redis: Redis, tmp_path: Path) -> None:
+    async with open_batches(redis, tmp_path, task=Task.EMBEDDINGS) as (worker, (batch,)):
+        batch.pending.sent = 2
+
+        await flush(worker.process)
+
+    status = await Store(redis).status(JOB)
+    assert status is not None
     assert status.requests.sent == 2
-    assert status.rows_done == 1
-    assert await redis.hgetall(f"job:{{{JOB}}}:outcomes:0") == {}
 
 
-async def test_nobodys_batch_takes_no_outcome(redis: Redis) -> None:
-    """Its lease was taken, and no other worker has claimed it yet."""
-    await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    await end_lease(redis)
-    await ledger.expired(JOB)
-
-    assert await ledger.checkpoint([(lease, Pending([make_outcome(0)]))]) == [False]
-
-    assert await _saved(ledger, lease) == {}
+async def test_a_closed_gate_opens_when_redis_is_back_though_nothing_waits(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path) as (worker, _):
+        worker.process.gate._close(Duty.CHECKPOINT)
+        flushing = asyncio.ensure_future(flush_regularly(worker.process))
+        await until(lambda: not worker.process.gate.is_closed)
+        flushing.cancel()
 
 
-async def test_costs_add_up_to_the_last_pico_dollar(redis: Redis) -> None:
-    """Floats would not: 0.1 + 0.2 is not 0.3."""
-    price = Price(input_usd_per_token=1e-7, output_usd_per_token=1e-7)
-    store = await submit(redis, make_spec(rows=300, price=price), [make_rows(300)])
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    chance = random.Random(7)
-    costs = [chance.randrange(1, 10**9) for _ in range(300)]
-    outcomes = [make_outcome(n, cost_usd=pico / 1e12) for n, pico in enumerate(costs)]
+async def test_outcomes_that_are_in_the_run_are_counted_and_not_kept(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (batch, _)):
+        batch.record([make_outcome(0)])
+        batch.pending.sent = 1
+        await flush(worker.process)
+        batch.record([make_outcome(1), make_dead(2)])
+        batch.pending.sent += 2
 
-    for start in range(0, 300, 37):
-        await ledger.checkpoint([(lease, Pending(outcomes[start : start + 37]))])
+        counted = await count_off(worker.process, batch)
 
-    assert (await _status(store)).cost_usd == sum(costs) / 1e12
-
-
-async def test_counts_beyond_32_bits_stay_exact(redis: Redis) -> None:
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    usage = Usage(prompt_tokens=2**45 + 1, total_tokens=2**45 + 1)
-
-    await ledger.checkpoint([(lease, Pending([make_outcome(n, usage=usage) for n in (0, 1)]))])
-
-    assert (await _status(store)).tokens.prompt == 2**46 + 2
+        assert (worker.ledger.checkpoints, bool(batch.pending)) == (1, False)
+        assert worker.process.meter.requests["sent"] == 3
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert counted is CountOff.COUNTED
+    assert {verdict: count for verdict, count in status.rows.items() if count} == {
+        Verdict.SUCCEEDED: 2,
+        Verdict.REJECTED: 1,
+    }
+    assert (status.tokens.total, status.requests.sent) == (30, 3)
 
 
-async def test_unknown_usage_and_cost_add_nothing(redis: Redis) -> None:
-    store = await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
+async def test_outcomes_whose_checkpoint_told_nothing_are_counted_once(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """They were written, the reply was lost, and they are pending still when their batch ends."""
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (batch, _)):
+        batch.record([make_outcome(0), make_dead(1)])
+        taken = batch.pending.take()
+        await worker.ledger.checkpoint([(batch.lease, taken)])
+        batch.pending.put_back(taken)
+        batch.record([make_outcome(2)])
 
-    await ledger.checkpoint([(lease, Pending([make_outcome(0, usage=None)]))])
+        await count_off(worker.process, batch)
 
-    status = await _status(store)
-    assert status.tokens == Tokens()
-    assert status.cost_usd is None
-
-
-async def test_thousands_of_outcomes_go_in_one_call(redis: Redis) -> None:
-    store = await submit(redis, make_spec(rows=800), [make_rows(800)])
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-
-    await ledger.checkpoint([(lease, Pending([make_outcome(n) for n in range(800)]))])
-
-    assert (await _status(store)).rows_done == 800
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert status.rows_done == 3
 
 
-async def test_a_draft_that_brings_outcomes_hands_them_to_its_worker(redis: Redis) -> None:
-    """A resumed job skips what its run has already."""
-    store = Store(redis)
-    await store.begin(make_spec())
-    await store.add_batches(JOB, [(0, b"rows")])
-    await store.add_outcomes(JOB, 0, [make_outcome(2)])
-    await store.add_outcomes(JOB, 0, [])
-    await store.commit(JOB, counts={"rows_succeeded": 1})
-    ledger = make_ledger(redis)
+async def test_a_batch_is_not_counted_off_while_its_outcomes_are_on_their_way(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """That write may fail: then they are counted with their batch, and not forgotten."""
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (batch, _)):
+        batch.record([make_outcome(index) for index in range(3)])
+        is_written = asyncio.Event()
 
-    lease = await claim(ledger)
+        async def fail(_: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+            await is_written.wait()
+            raise StoreError("Redis cannot be reached")
 
-    assert await _saved(ledger, lease) == {2: make_outcome(2)}
-    assert (await _status(store)).rows_done == 1
+        worker.ledger.checkpoint = fail  # type: ignore[method-assign, assignment]
+        flushed = asyncio.ensure_future(flush(worker.process))
+        await until(lambda: not batch.pending)
+        ended = asyncio.ensure_future(count_off(worker.process, batch))
+        await asyncio.sleep(0.02)
+        is_too_early = ended.done()
+        is_written.set()
+        await ended
+        with pytest.raises(StoreError):
+            await flushed
 
-
-async def test_rows_that_are_gone_are_said_to_be_gone(redis: Redis) -> None:
-    await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    payload, _ = await ledger.load(lease)
-    await redis.delete(f"job:{{{JOB}}}:rows:0")
-
-    after, _ = await ledger.load(lease)
-
-    assert payload is not None
-    assert len(decode_rows(payload)) == 3
-    assert after is None
-
-
-async def test_what_could_not_be_written_is_put_back_in_front() -> None:
-    pending = Pending([make_outcome(0)], sent=1, retried=1, throttled=1)
-
-    taken = pending.take()
-    pending.outcomes.append(make_outcome(1))
-    pending.sent += 1
-    is_left = bool(pending)
-    pending.put_back(taken)
-
-    assert is_left
-    assert [outcome.index for outcome in pending.outcomes] == [0, 1]
-    assert (pending.sent, pending.retried, pending.throttled) == (2, 1, 1)
-    assert not Pending()
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert not is_too_early
+    assert status.rows_done == 3
 
 
-async def test_a_key_of_the_wrong_type_is_a_store_error(redis: Redis) -> None:
-    await submit_batches(redis)
-    ledger = make_ledger(redis)
-    lease = await claim(ledger)
-    await redis.delete(f"job:{{{JOB}}}:outcomes:0")
-    await redis.set(f"job:{{{JOB}}}:outcomes:0", "no hash")
+async def test_a_batch_that_could_not_be_counted_off_keeps_what_waits(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
+        batch.record([make_outcome(0)])
+        since_s = batch.pending.since_s
+        worker.ledger.failures = 1
+        with pytest.raises(StoreError):
+            await count_off(worker.process, batch)
 
-    with pytest.raises(StoreError, match="refuses"):
-        await ledger.checkpoint([(lease, Pending([make_outcome(0)]))])
+        assert [outcome.index for outcome in batch.pending.outcomes] == [0]
+        assert batch.pending.since_s == since_s
+        assert worker.process.gate.is_closed
+
+
+async def test_a_batch_that_is_somebody_elses_counts_its_requests_alone(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
+        await end_lease(redis)
+        await claim(make_ledger(redis, "another"))
+        batch.record([make_outcome(0)])
+        batch.pending.sent = 1
+
+        with pytest.raises(LeaseLostError):
+            await count_off(worker.process, batch)
+
+        assert worker.process.meter.requests["sent"] == 1
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert (status.rows_done, status.requests.sent) == (0, 1)
+
+
+@pytest.mark.parametrize("redis", ["real"], indirect=True)
+async def test_a_full_redis_does_not_keep_a_batch_that_makes_room(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """It takes no more outcomes; those in the run free what their batch holds of it.
+
+    That is no sign that it takes outcomes again.
+    """
+    async with open_batches(redis, tmp_path, batches=2) as (worker, (batch, _)):
+        batch.record([make_outcome(0)])
+        batch.pending.sent = 1
+        await redis.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(StoreError, match="full"):
+                await flush(worker.process)
+
+            counted = await count_off(worker.process, batch)
+            assert worker.process.gate.is_closed
+        finally:
+            await redis.config_set("maxmemory", 0)
+
+    status = await Store(redis).status(JOB)
+    assert status is not None
+    assert (counted, status.rows_done) == (CountOff.COUNTED, 1)

@@ -29,6 +29,20 @@ async def test_a_failed_duty_closes_it_until_that_duty_is_done() -> None:
     assert not gate.is_closed
 
 
+async def test_what_is_less_than_the_duty_closes_it_and_opens_nothing() -> None:
+    gate = Gate()
+    with gate.watched(Duty.CHECKPOINT, is_proof=False):
+        pass
+    is_closed_by_success = gate.is_closed
+    with pytest.raises(StoreError), gate.watched(Duty.CHECKPOINT, is_proof=False):
+        raise StoreError("away")
+    with gate.watched(Duty.CHECKPOINT, is_proof=False):
+        pass
+
+    assert not is_closed_by_success
+    assert gate.is_closed
+
+
 async def test_a_duty_that_stalls_closes_it_before_it_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

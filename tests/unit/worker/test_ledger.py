@@ -227,7 +227,7 @@ async def test_what_a_former_owner_does_changes_nothing(redis: Redis) -> None:
     (renewal,) = await ledger.renew([former])
     is_released = await ledger.release(former)
     with pytest.raises(LeaseLostError, match="no longer ours"):
-        await ledger.count_off(former)
+        await ledger.count_off(former, Pending())
 
     assert (is_written, renewal.is_held, is_released) == (False, False, False)
     assert {name: await redis.dump(name) for name in await names(redis)} == before
@@ -249,7 +249,7 @@ async def test_the_last_batch_and_no_other_elects_the_finalizer(redis: Redis) ->
     ledger = make_ledger(redis)
     leases = [await claim(ledger, batch) for batch in "012"]
 
-    ends = [await ledger.count_off(lease) for lease in leases]
+    ends = [await ledger.count_off(lease, Pending()) for lease in leases]
 
     assert ends == [CountOff.COUNTED, CountOff.COUNTED, CountOff.LAST]
     assert await store.unclaimed(JOB) == {FINAL: None}
@@ -262,10 +262,10 @@ async def test_a_batch_is_counted_off_once_and_its_keys_go(redis: Redis) -> None
     lease = await claim(ledger)
     await ledger.checkpoint([(lease, Pending([make_outcome(0)]))])
 
-    await ledger.count_off(lease)
+    await ledger.count_off(lease, Pending())
 
     with pytest.raises(LeaseLostError):
-        await ledger.count_off(lease)
+        await ledger.count_off(lease, Pending())
     assert await ledger.claim(JOB, "0") is Refusal.DONE
     assert not any(name.endswith(":0") for name in await names(redis))
 
@@ -273,7 +273,7 @@ async def test_a_batch_is_counted_off_once_and_its_keys_go(redis: Redis) -> None
 async def test_a_finalizer_that_died_is_replaced_and_cannot_finish(redis: Redis) -> None:
     await submit_batches(redis)
     ledger = make_ledger(redis)
-    await ledger.count_off(await claim(ledger))
+    await ledger.count_off(await claim(ledger), Pending())
     former = await claim(ledger, FINAL)
     await end_lease(redis, FINAL)
     assert await ledger.expired(JOB) == [FINAL]
@@ -292,7 +292,7 @@ async def test_a_finished_job_is_remembered_for_a_while_and_then_gone(redis: Red
     lease = await claim(ledger)
     await ledger.checkpoint([(lease, Pending([make_outcome(0)], sent=1))])
     await store.report(JOB, "w1", report=Report(in_flight=1))
-    await ledger.count_off(lease)
+    await ledger.count_off(lease, Pending())
 
     await ledger.finish(await claim(ledger, FINAL), JobState.COMPLETED, {"rows_succeeded": 3})
 
@@ -312,7 +312,7 @@ async def test_finishing_without_totals_keeps_the_progress(redis: Redis) -> None
     ledger = make_ledger(redis)
     lease = await claim(ledger)
     await ledger.checkpoint([(lease, Pending([make_outcome(0)]))])
-    await ledger.count_off(lease)
+    await ledger.count_off(lease, Pending())
 
     await ledger.finish(await claim(ledger, FINAL), JobState.CANCELLED, {})
 

@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from tests.unit.worker.making import JOB, make_dead, make_outcome, submit_batches
-from tests.unit.worker.processes import open_worker
+from tests.unit.worker.processes import open_batches, open_worker
 from worker.batch import run_batch
+from worker.checkpoint import flush
 from worker.jobs import Limits, Verdict
 from worker.limiter import Limiter, Waits
 from worker.meter import Meter
@@ -82,16 +83,24 @@ def test_the_meter_sums_outcomes_by_verdict_and_kind() -> None:
     assert meter.latency_sum_s == 0.2
 
 
-def test_the_lag_is_counted_from_the_last_time_that_all_was_written() -> None:
-    now_s = 100.0
-    meter = Meter(lambda: now_s)
-    now_s = 103.0
+async def test_the_lag_is_that_of_the_outcome_that_has_waited_for_longest(
+    redis: Redis, tmp_path: Path
+) -> None:
+    async with open_batches(redis, tmp_path, batches=3) as (worker, (one, other, _)):
+        port = _free_port()
+        serve_metrics(worker.process, host="127.0.0.1", port=port)
+        one.record([make_outcome(0)])
+        one.pending.since_s -= 3
+        one.record([make_outcome(1)])
+        other.record([make_outcome(3)])
 
-    assert meter.unwritten_s == 3
+        waiting = await asyncio.to_thread(_scrape, port)
+        await flush(worker.process)
+        written = await asyncio.to_thread(_scrape, port)
 
-    meter.all_written()
-
-    assert meter.unwritten_s == 0
+    assert waiting["batch_checkpoint_pending_rows"] == 3
+    assert 3 <= waiting["batch_checkpoint_lag_seconds"] < 60
+    assert written["batch_checkpoint_pending_rows"] == written["batch_checkpoint_lag_seconds"] == 0
 
 
 async def test_waits_for_a_turn_are_summed(redis: Redis) -> None:

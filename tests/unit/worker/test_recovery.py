@@ -23,11 +23,12 @@ from tests.unit.worker.making import (
 from tests.unit.worker.processes import Worker, open_worker
 from worker import keys
 from worker.batch import BatchEnd, run_batch
+from worker.checkpoint import flush
 from worker.parts import part_name, read_outcomes, write_part
 from worker.pending import Pending
 from worker.recovery import PERIOD_S, rescue_regularly
 from worker.stop import StopReason
-from worker.upkeep import _beat, flush
+from worker.upkeep import _beat
 
 
 def _rescued(worker: Worker) -> list[str]:

@@ -11,11 +11,12 @@ from redis.asyncio import Redis
 
 from tests.unit.worker.making import JOB, claim, make_outcome, make_spec, submit_batches
 from tests.unit.worker.processes import Worker, open_worker
+from worker.checkpoint import flush
 from worker.jobs import Limits
 from worker.open_batch import OpenBatch
 from worker.reports import Report
 from worker.sampling import DENSE_S, PERIOD_MS, Sampler, period_ms
-from worker.upkeep import _beat, flush
+from worker.upkeep import _beat
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from tests.unit.worker.making import (
 from worker.codec import encode_rows
 from worker.jobs import JobState
 from worker.ledger import Refusal
+from worker.pending import Pending
 from worker.reports import Report, Wait
 from worker.status import JobStatus
 from worker.store import Store
@@ -154,7 +155,7 @@ async def test_an_unknown_job_cannot_be_cancelled(redis: Redis) -> None:
 async def test_a_job_that_is_over_cannot_be_cancelled(redis: Redis) -> None:
     store = await submit_batches(redis)
     ledger = make_ledger(redis)
-    await ledger.count_off(await claim(ledger))
+    await ledger.count_off(await claim(ledger), Pending())
 
     with pytest.raises(InputError, match="finalizing: nothing is left"):
         await store.cancel(JOB)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -24,39 +22,15 @@ from tests.unit.worker.making import (
     submit_batches,
     until,
 )
-from tests.unit.worker.processes import Worker, open_worker
+from tests.unit.worker.processes import open_batches, open_worker
 from worker.broker import publish
-from worker.codec import decode_outcomes
-from worker.jobs import Lease, Limits
-from worker.open_batch import OpenBatch
-from worker.pending import Pending
+from worker.checkpoint import flush
+from worker.jobs import Limits
 from worker.process import Process
 from worker.reports import read_report
 from worker.stop import StopReason
 from worker.store import Store
-from worker.upkeep import _beat, _reap, flush, flush_regularly, tolerant
-
-
-@asynccontextmanager
-async def _working(
-    redis: Redis, folder: Path, *, batches: int = 1
-) -> AsyncIterator[tuple[Worker, list[OpenBatch]]]:
-    """A process that has every batch of a job open."""
-    await submit_batches(redis, batches)
-    async with open_worker(redis, folder) as worker:
-        opened = []
-        for number in range(batches):
-            lease = await claim(worker.ledger, str(number))
-            batch = OpenBatch(lease, make_spec(), meter=worker.process.meter)
-            worker.process.open[JOB, str(number)] = batch
-            opened.append(batch)
-        yield worker, opened
-
-
-async def _saved(redis: Redis, batch: int = 0) -> dict[int, str]:
-    blobs = cast("dict[bytes, bytes]", await redis.hgetall(f"job:{{{JOB}}}:outcomes:{batch}"))
-    saved = [outcome for blob in blobs.values() for outcome in decode_outcomes(blob)]
-    return {outcome.index: str(outcome.output) for outcome in saved}
+from worker.upkeep import _beat, _reap, tolerant
 
 
 async def test_a_row_that_waits_for_its_turn_is_no_request_in_flight(
@@ -64,7 +38,7 @@ async def test_a_row_that_waits_for_its_turn_is_no_request_in_flight(
 ) -> None:
     """At one request a minute one of three is in flight, however many slots they hold."""
     request = Request(path="/x", body={}, rows=1, estimated_tokens=1)
-    async with _working(redis, tmp_path) as (worker, (batch,)):
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
         limits = Limits(requests_per_min=1)
         batch.lane = lane = worker.process.lanes.of("endpoint", "gpt-x", limits, job_id=JOB)
         waits = [asyncio.ensure_future(lane.reserve(request, batch.sending)) for _ in range(3)]
@@ -81,132 +55,8 @@ async def test_a_row_that_waits_for_its_turn_is_no_request_in_flight(
     assert (said.in_flight, lane.in_flight) == (1, 0)
 
 
-async def test_outcomes_of_all_batches_are_written(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path, batches=2) as (worker, (one, other)):
-        one.record([make_outcome(0), make_outcome(1)])
-        other.record([make_outcome(3)])
-
-        await flush(worker.process)
-        await flush(worker.process)  # nothing waits any more
-
-    assert await _saved(redis, 0) == {0: "answer 0", 1: "answer 1"}
-    assert await _saved(redis, 1) == {3: "answer 3"}
-    assert not one.pending
-
-
-async def test_batches_that_end_together_wait_for_one_checkpoint(
-    redis: Redis, tmp_path: Path
-) -> None:
-    """Each wrote by itself, one after another: with many of them the last waited for all."""
-    async with _working(redis, tmp_path, batches=3) as (worker, (one, other, going_on)):
-        one.record([make_outcome(0)])
-        other.record([make_outcome(3)])
-        write = worker.ledger.checkpoint
-
-        async def checkpoint(pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
-            going_on.record([make_outcome(6)])  # it came too late for this one
-            return await write(pending)
-
-        worker.ledger.checkpoint = checkpoint  # type: ignore[method-assign]
-        await asyncio.gather(*(flush(worker.process, batch) for batch in (one, other)))
-
-        assert (worker.ledger.checkpoints, bool(going_on.pending)) == (1, True)
-    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
-
-
-async def test_a_batch_whose_checkpoint_failed_under_another_writes_again(
-    redis: Redis, tmp_path: Path
-) -> None:
-    async with _working(redis, tmp_path, batches=2) as (worker, (one, other)):
-        one.record([make_outcome(0)])
-        other.record([make_outcome(3)])
-        worker.ledger.failures = 1
-
-        failed, written = await asyncio.gather(
-            flush(worker.process, one), flush(worker.process, other), return_exceptions=True
-        )
-
-    assert isinstance(failed, StoreError)
-    assert written is None
-    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({0: "answer 0"}, {3: "answer 3"})
-
-
-async def test_what_could_not_be_written_is_written_next_time(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path) as (worker, (batch,)):
-        batch.record([make_outcome(0)])
-        batch.pending.sent = 1
-        worker.ledger.failures = 1
-        with pytest.raises(StoreError):
-            await flush(worker.process)
-        batch.record([make_outcome(1)])
-        batch.pending.sent += 1
-
-        await flush(worker.process)
-
-    status = await Store(redis).status(JOB)
-    assert status is not None
-    assert await _saved(redis) == {0: "answer 0", 1: "answer 1"}
-    assert (status.rows_done, status.requests.sent) == (2, 2)
-
-
-async def test_while_redis_is_away_nothing_is_encoded_for_it(
-    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each open batch tries again and again: with a gigabyte of vectors that took a whole core."""
-    tries: list[str] = []
-
-    async def refuse() -> None:
-        tries.append("pulse")
-        raise StoreError("Redis cannot be reached")
-
-    async with _working(redis, tmp_path) as (worker, (batch,)):
-        batch.record([make_outcome(0)])
-        worker.ledger.failures = 1
-        with monkeypatch.context() as away:
-            away.setattr(worker.ledger, "pulse", refuse)
-            for _ in range(4):
-                with pytest.raises(StoreError):
-                    await flush(worker.process)
-        encoded = worker.ledger.checkpoints
-
-        await flush(worker.process)
-
-    assert (encoded, len(tries)) == (1, 3)
-    assert await _saved(redis) == {0: "answer 0"}
-    assert not worker.process.gate.is_closed
-
-
-async def test_a_lost_lease_stops_its_batch_and_no_other(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path, batches=2) as (worker, (lost, held)):
-        await end_lease(redis, "0")
-        await claim(make_ledger(redis, "another"), "0")
-        lost.record([make_outcome(0)])
-        held.record([make_outcome(3)])
-
-        await flush(worker.process)
-
-    assert lost.sending.reason is lost.holding.reason is StopReason.LEASE_LOST
-    assert held.sending.reason is None
-    assert (await _saved(redis, 0), await _saved(redis, 1)) == ({}, {3: "answer 3"})
-
-
-async def test_outcomes_are_written_soon_after_they_arrive(redis: Redis, tmp_path: Path) -> None:
-    """Within a tenth of a second, and through an outage."""
-    async with _working(redis, tmp_path) as (worker, (batch,)):
-        worker.ledger.failures = 1
-        batch.record([make_outcome(0)])
-        task = asyncio.ensure_future(flush_regularly(worker.process))
-        await until(lambda: not batch.pending)
-        await flush(worker.process)  # returns after the write that runs
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    assert await _saved(redis) == {0: "answer 0"}
-
-
 async def test_a_beat_renews_the_leases(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path, batches=2) as (worker, batches):
+    async with open_batches(redis, tmp_path, batches=2) as (worker, batches):
         await end_lease(redis, "0")
         await end_lease(redis, "1")
 
@@ -217,7 +67,7 @@ async def test_a_beat_renews_the_leases(redis: Redis, tmp_path: Path) -> None:
 
 
 async def test_a_beat_notices_a_lost_lease(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path) as (worker, (batch,)):
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
         await end_lease(redis)
         await worker.ledger.expired(JOB)
 
@@ -227,7 +77,7 @@ async def test_a_beat_notices_a_lost_lease(redis: Redis, tmp_path: Path) -> None
 
 
 async def test_a_beat_hears_of_a_pause(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path) as (worker, (batch,)):
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
         await worker.process.store.pause(JOB, "no quota")
 
         await _beat(worker.process)
@@ -236,7 +86,7 @@ async def test_a_beat_hears_of_a_pause(redis: Redis, tmp_path: Path) -> None:
 
 
 async def test_a_beat_hears_of_a_cancellation(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path) as (worker, (batch,)):
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
         await worker.process.store.cancel(JOB)
 
         await _beat(worker.process)
@@ -245,7 +95,7 @@ async def test_a_beat_hears_of_a_cancellation(redis: Redis, tmp_path: Path) -> N
 
 
 async def test_a_beat_reports_what_the_process_does(redis: Redis, tmp_path: Path) -> None:
-    async with _working(redis, tmp_path, batches=2) as (worker, batches):
+    async with open_batches(redis, tmp_path, batches=2) as (worker, batches):
         for batch in batches:
             batch.in_flight = 4
         batches[0].record([make_outcome(0, latency_s=0.25)])
@@ -264,7 +114,7 @@ async def test_a_worker_says_when_it_has_stopped_to_work_on_a_job(
     redis: Redis, tmp_path: Path
 ) -> None:
     """Else its last words would count for as long as a dead worker's."""
-    async with _working(redis, tmp_path) as (worker, (batch,)):
+    async with open_batches(redis, tmp_path) as (worker, (batch,)):
         batch.in_flight = 4
         await _beat(worker.process)
         worker.process.open.clear()
@@ -279,7 +129,7 @@ async def test_a_worker_says_when_it_has_stopped_to_work_on_a_job(
 
 async def test_a_beat_does_not_wait_for_mlflow(redis: Redis, tmp_path: Path) -> None:
     """A lease that is not renewed in time is lost, and its rows are paid for twice."""
-    async with _working(redis, tmp_path) as (worker, _):
+    async with open_batches(redis, tmp_path) as (worker, _):
         await _beat(worker.process)
 
     assert worker.runs.metric_calls == 0
