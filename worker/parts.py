@@ -22,6 +22,10 @@ from worker.jobs import Outcome, Verdict
 _REPEATING = ["verdict", "finish_reason", "response_model", "error_type", "error_code"]
 """The columns that gain by a dictionary; to look for one in each took a fifth of the time."""
 
+_TEXTS = {"row_id", "output", "error_message", "request_id"}
+"""The columns that gain by zstd. Its start in every column took a quarter of the time to write a
+part of 200 rows, and a third of that to read it; without it in the others a part is 6 % larger."""
+
 _NO_USAGE = (None, None, None, None, None)
 
 
@@ -75,7 +79,7 @@ def write_part(path: Path, outcomes: Sequence[Outcome], task: Task) -> None:
     pq.write_table(
         table,
         path,
-        compression=dict.fromkeys(usual, "zstd"),
+        compression={name: "zstd" if name in _TEXTS else "snappy" for name in usual},
         use_dictionary=_REPEATING,
         write_statistics=usual,
     )
