@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ import anyio
 import uvloop
 from anyio.abc import TaskGroup
 from celery import Celery
-from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from flavor.client import Client
@@ -51,6 +53,9 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
+
+SAY_AGAIN_S = 10.0
+"""Between log lines that say of the same service that it is awaited."""
 
 
 class Process:
@@ -94,6 +99,9 @@ class Process:
         self.predict_threads = ThreadPoolExecutor(2, thread_name_prefix="predict")
         self.flush_lock = asyncio.Lock()
         self.listed_parts: dict[tuple[str, str], dict[int, list[str]]] = {}  # worker.recovery's
+        self._said: dict[
+            type, tuple[str, float]
+        ] = {}  # by error: why it waits, and when it said so
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()
         self._models: OrderedDict[tuple[str, str | None, str], Model] = OrderedDict()
@@ -161,15 +169,19 @@ class Process:
             retry=retry_if_exception_type((StoreError, TrackingError)),
             wait=wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2),
             sleep=stop.sleep,
-            before_sleep=lambda state: log.warning(
-                "waiting for a service",
-                extra={
-                    "event": "service_awaited",
-                    "reason": str(state.outcome.exception()) if state.outcome else "",
-                },
-            ),
+            before_sleep=self._say_that_it_waits,
         )
         return await retrying(step)
+
+    def _say_that_it_waits(self, state: RetryCallState) -> None:
+        """Every open batch waits for the same service: a line of each would fill the log."""
+        error = state.outcome.exception() if state.outcome else None
+        reason, now_s = str(error), time.monotonic()
+        said, said_s = self._said.get(type(error), ("", -math.inf))
+        if said == reason and now_s - said_s < SAY_AGAIN_S:
+            return
+        self._said[type(error)] = (reason, now_s)
+        log.warning("waiting for a service", extra={"event": "service_awaited", "reason": reason})
 
     @property
     def wanted_batches(self) -> int:

@@ -8,6 +8,7 @@ import gc
 import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,7 @@ from worker.broker import make_app
 from worker.jobs import Lease
 from worker.memory import is_worth_a_look, settle_memory
 from worker.open_batch import COMING_S, OpenBatch
-from worker.process import Process, ProcessThread
+from worker.process import SAY_AGAIN_S, Process, ProcessThread
 from worker.settings import Settings
 from worker.stop import StoppedError, StopReason
 
@@ -90,6 +91,25 @@ async def test_a_step_is_repeated_while_a_service_is_away(
     assert len(stop.slept) == 2
     assert all(0 < slept_s <= 5 for slept_s in stop.slept)
     assert [record.__dict__["event"] for record in caplog.records] == ["service_awaited"] * 2
+
+
+async def test_an_outage_is_told_of_now_and_then_however_many_batches_wait(
+    redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("worker.process.time", SimpleNamespace(monotonic=lambda: now_s))
+    async with open_worker(redis, tmp_path) as worker:
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                away = [StoreError("Redis is away"), TrackingError("MLflow is away")]
+                step = FlakyStep(*away * 5)
+                await worker.process.patiently(step, RecordingStop())
+            told = len(caplog.records)
+            now_s += SAY_AGAIN_S
+            step = FlakyStep(StoreError("Redis is away"))
+            await worker.process.patiently(step, RecordingStop())
+
+    assert (told, len(caplog.records)) == (2, 3)
 
 
 async def test_patience_never_runs_out_and_stays_bounded(redis: Redis, tmp_path: Path) -> None:
