@@ -19,7 +19,7 @@ from itertools import chain
 from flavor.errors import ErrorInfo, InputError, LeaseLostError
 from flavor.types import Row, StrEnum
 from worker.broker import described, publish
-from worker.checkpoint import count_off, flush, settle
+from worker.checkpoint import count_off, flush, secure
 from worker.claim import claim_batch
 from worker.codec import decode_outcomes, decode_rows
 from worker.jobs import FINAL, FIRST, JobState, Outcome, Verdict, ahead
@@ -105,7 +105,7 @@ async def _work_off(process: Process, batch: OpenBatch) -> BatchEnd:
         rows = await _load(process, batch)
         async with _apart(process, batch):
             await send_rows(process, batch, rows=rows)
-        await process.patiently(partial(settle, process, batch), batch.holding)
+        await process.patiently(partial(secure, process, batch), batch.holding)
         batch.holding.check()
         if len(batch.outcomes) < len(rows):
             if batch.sending.reason is not StopReason.CANCELLED:

@@ -66,7 +66,7 @@ async def flush(process: Process, of: OpenBatch | None = None) -> None:
                 batch.lose()
 
 
-async def settle(process: Process, batch: OpenBatch) -> None:
+async def secure(process: Process, batch: OpenBatch) -> None:
     """Make sure that a batch whose rows were sent may go on: that its outcomes are in Redis.
 
     Of vectors that shall go into the part at once, that the batch is still ours: a worker that was

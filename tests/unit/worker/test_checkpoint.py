@@ -24,7 +24,7 @@ from tests.unit.worker.making import (
 )
 from tests.unit.worker.processes import open_batches, saved
 from worker import checkpoint
-from worker.checkpoint import count_off, flush, flush_regularly, settle
+from worker.checkpoint import count_off, flush, flush_regularly, secure
 from worker.gate import Duty
 from worker.jobs import Lease, Verdict
 from worker.ledger import CountOff
@@ -199,7 +199,7 @@ async def test_what_a_batch_leaves_behind_is_written_before_it_is_due(
         batch.rows = 3
         batch.record([make_outcome(0, output=VECTOR)])
 
-        await settle(worker.process, batch)
+        await secure(worker.process, batch)
 
     assert await saved(redis) == {0: VECTOR}
 
