@@ -107,10 +107,7 @@ async def test_a_worker_that_was_frozen_does_not_write_over_the_part_of_the_next
                 await run_batch(other.process, JOB, "0")
 
     await submit_batches(redis, task=task)
-    client = Freezing(task)
-    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
-        client.worker = worker
-        end = (await run_batch(worker.process, JOB, "0")).end
+    worker, end = await _run(redis, tmp_path, Freezing(task))
 
     texts = [_text(outcome.output) for outcome in read_outcomes(worker.part(0))]
     assert end is BatchEnd.LOST
@@ -130,10 +127,7 @@ async def test_the_requests_of_a_lost_batch_are_counted(
             batch.lose()
 
     store = await submit_batches(redis, task=task)
-    client = Losing(task)
-    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
-        client.worker = worker
-        end = (await run_batch(worker.process, JOB, "0")).end
+    worker, end = await _run(redis, tmp_path, Losing(task))
 
     status = await store.status(JOB)
     assert status is not None
@@ -154,10 +148,7 @@ async def test_a_batch_whose_redis_was_wiped_while_it_stops_is_rescued(
                 worker.process.open[JOB, "0"].sending.set(StopReason.SHUTDOWN)
 
     await submit_batches(redis, task=task)
-    client = Wiping(task)
-    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
-        client.worker = worker
-        end = (await run_batch(worker.process, JOB, "0")).end
+    _, end = await _run(redis, tmp_path, Wiping(task))
 
     (rescued,) = (tmp_path / "rescued").glob("*.parquet")
     assert end is BatchEnd.LOST
@@ -178,13 +169,17 @@ async def test_a_batch_that_must_be_let_go_at_once_leaves_its_outcomes(
             batch.holding.set(StopReason.SHUTDOWN)
 
     await submit_batches(redis, rows=rows, task=task)
-    client = Ending(task)
-    async with open_worker(redis, tmp_path, client=client, concurrency=1) as worker:
-        client.worker = worker
-        end = (await run_batch(worker.process, JOB, "0")).end
+    _, end = await _run(redis, tmp_path, Ending(task))
 
     assert end is BatchEnd.RELEASED
     assert set(await saved(redis)) == {0}
+
+
+async def _run(redis: Redis, folder: Path, client: _AfterEach) -> tuple[Worker, BatchEnd]:
+    """The batch by a worker that sends one row at a time: that worker, and what became of it."""
+    async with open_worker(redis, folder, client=client, concurrency=1) as worker:
+        client.worker = worker
+        return worker, (await run_batch(worker.process, JOB, "0")).end
 
 
 def _text(output: str | bytes | None) -> str:
