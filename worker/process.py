@@ -99,9 +99,7 @@ class Process:
         self.predict_threads = ThreadPoolExecutor(2, thread_name_prefix="predict")
         self.flush_lock = asyncio.Lock()
         self.listed_parts: dict[tuple[str, str], dict[int, list[str]]] = {}  # worker.recovery's
-        self._said: dict[
-            type, tuple[str, float]
-        ] = {}  # by error: why it waits, and when it said so
+        self._said_s: dict[type, float] = {}  # by error: when it was last said that it waits
         self._client: Client | None = None
         self._specs: OrderedDict[str, JobSpec] = OrderedDict()
         self._models: OrderedDict[tuple[str, str | None, str], Model] = OrderedDict()
@@ -176,12 +174,13 @@ class Process:
     def _say_that_it_waits(self, state: RetryCallState) -> None:
         """Every open batch waits for the same service: a line of each would fill the log."""
         error = state.outcome.exception() if state.outcome else None
-        reason, now_s = str(error), time.monotonic()
-        said, said_s = self._said.get(type(error), ("", -math.inf))
-        if said == reason and now_s - said_s < SAY_AGAIN_S:
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(type(error), -math.inf) < SAY_AGAIN_S:
             return
-        self._said[type(error)] = (reason, now_s)
-        log.warning("waiting for a service", extra={"event": "service_awaited", "reason": reason})
+        self._said_s[type(error)] = now_s
+        log.warning(
+            "waiting for a service", extra={"event": "service_awaited", "reason": str(error)}
+        )
 
     @property
     def wanted_batches(self) -> int:
