@@ -208,7 +208,8 @@ async def _release(process: Process, batch: OpenBatch) -> BatchEnd:
     lease = batch.lease
     if process.settings.parent_pid is not None:
         await rescue(process, batch)  # the embedded Redis ends with its parent
-    await process.ledger.release(lease)
+    if not await process.ledger.release(lease):
+        return await _lose(process, batch)
     status = await process.store.status(lease.job_id)  # now: it may be resumed already
     if status is None or status.state is not JobState.PAUSED:
         await asyncio.to_thread(
