@@ -1,8 +1,8 @@
 """How outcomes get into Redis: soon after they came, and before their batch's part is written.
 
-So a part is a function of the checkpoint: whoever takes the batch over writes the same one. Vectors
-alone may go into the part first, and are counted off with their batch: they are many bytes, and an
-API that is asked again for one answers with the same.
+So whoever takes the batch over writes the same part. Vectors alone may go into the part first, and
+are counted off with their batch: they are many bytes, and an API that is asked again for one
+answers with the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from flavor.errors import LeaseLostError
 from flavor.types import Task
 from worker.gate import Duty
+from worker.jobs import Verdict
 from worker.ledger import CountOff
 from worker.open_batch import OpenBatch
 from worker.pending import Pending
@@ -67,16 +68,15 @@ async def flush(process: Process, of: OpenBatch | None = None) -> None:
 
 
 async def secure(process: Process, batch: OpenBatch) -> None:
-    """Make sure that a batch whose rows were sent may go on: that its outcomes are in Redis.
+    """Let nothing be lost that a batch has when its rows were sent: write what waits into Redis.
 
-    Of vectors that shall go into the part at once, that the batch is still ours: a worker that was
-    away for longer than its lease must not write over the part of the next one.
+    Not where that is vectors which go into the part now. Then the batch must be ours still: a
+    worker that was away for longer than its lease must not write over the part of the next one.
 
     Raises:
         StoreError: Redis is away; the outcomes are kept and written with the next call.
     """
-    is_whole = len(batch.outcomes) == batch.rows
-    if batch.spec.task is Task.EMBEDDINGS and is_whole and batch.holding.reason is None:
+    if _goes_straight_into_its_part(batch):
         (renewal,) = await process.ledger.renew([batch.lease])
         if renewal.is_held:
             return
@@ -106,6 +106,16 @@ async def count_off(process: Process, batch: OpenBatch) -> CountOff:
     return counted
 
 
+def _goes_straight_into_its_part(batch: OpenBatch) -> bool:
+    is_whole = len(batch.outcomes) == batch.rows and batch.holding.reason is None
+    waiting = batch.pending.outcomes  # a dead row's next outcome may be another
+    return (
+        batch.spec.task is Task.EMBEDDINGS
+        and is_whole
+        and all(outcome.verdict is Verdict.SUCCEEDED for outcome in waiting)
+    )
+
+
 def _due(process: Process) -> list[OpenBatch]:
     now_s = time.monotonic()
     return [batch for batch in process.open.values() if batch.pending and _is_due(batch, now_s)]
@@ -126,7 +136,7 @@ async def _write(process: Process, batches: list[OpenBatch], taken: list[Pending
 
 
 def _written(process: Process, batch: OpenBatch, pending: Pending) -> None:
-    """The job's counts in Redis have this."""
+    """The job's counts in Redis have this; or never will, where the lease is lost."""
     if batch.lane is not None:  # not the batch's own cap: a resume may have set one since
         batch.lane.written(pending.outcomes)
     process.meter.count_requests(

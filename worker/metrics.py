@@ -97,8 +97,9 @@ def _waits(process: Process) -> Iterator[Metric]:
 
 def _gauges(process: Process) -> Iterator[Metric]:
     open_batches = list(process.open.values())
-    unwritten = sum(len(batch.pending.outcomes) for batch in open_batches)
-    since_s = min((batch.pending.since_s for batch in open_batches), default=math.inf)
+    pending = [batch.pending for batch in open_batches if batch.pending.outcomes]
+    unwritten = sum(len(waiting.outcomes) for waiting in pending)
+    since_s = min((waiting.since_s for waiting in pending), default=math.inf)
     causes = {batch.waiting_for for batch in open_batches}
     for name, text, value in (
         ("batch_open_batches", "Batches that this process holds a lease on.", len(open_batches)),

@@ -1,4 +1,4 @@
-"""A part: the outcomes of one batch as a Parquet file in the run. A pure function of its batch.
+"""A part: the outcomes of one batch as a Parquet file in the run. A pure function of these.
 
 Written by workers, read by the finalizer, ``results`` and ``resume``. The columns are fixed: other
 tools read them.

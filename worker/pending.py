@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ class Pending:
     retried: int = 0
     throttled: int = 0
     in_doubt: int = 0  # rows whose request may have been paid for, and brought nothing
-    since_s: float = math.inf  # when the first of the outcomes came, by ``time.monotonic``
+    since_s: float = 0.0  # when the first of the outcomes came, by ``time.monotonic``
     _ends: list[int] = field(default_factory=list)  # of what was taken together and put back
 
     def __bool__(self) -> bool:
@@ -40,7 +39,7 @@ class Pending:
     def take(self) -> Pending:
         """All of it, to be written; what arrives from now on waits for the next time."""
         taken = Pending(self.outcomes, *self.counts, self.since_s, self._ends)
-        self.outcomes, self._ends, self.since_s = [], [], math.inf
+        self.outcomes, self._ends = [], []
         self.sent = self.answered = self.retried = self.throttled = self.in_doubt = 0
         return taken
 
@@ -50,7 +49,7 @@ class Pending:
         ends = [*taken._ends, size, *(size + end for end in self._ends)]
         self._ends = sorted({end for end in ends if end})
         self.outcomes[:0] = taken.outcomes
-        self.since_s = min(self.since_s, taken.since_s)
+        self.since_s = taken.since_s if taken.outcomes else self.since_s
         self.sent += taken.sent
         self.answered += taken.answered
         self.retried += taken.retried

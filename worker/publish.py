@@ -1,7 +1,7 @@
 """What goes into the run: a batch's part as soon as it is done, and at the end the whole story.
 
 Blocking, called in threads. Everything here may be repeated: a part is a pure function of its
-batch, and the finalizer reads nothing but the run (and Redis for what no outcome can tell).
+outcomes, and the finalizer reads nothing but the run (and Redis for what no outcome can tell).
 """
 
 from __future__ import annotations

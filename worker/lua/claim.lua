@@ -6,10 +6,10 @@
 -- KEYS[1]  job              HASH   state, started_ms, server, ending, cap_tokens, cap_pico
 -- KEYS[2]  queued           ZSET   batches that nobody has claimed
 -- KEYS[3]  due              ZSET   claimed batches by the end of their lease
--- KEYS[4]  batch            HASH   fence, owner, deliveries, packed (see checkpoint.lua)
+-- KEYS[4]  batch            HASH   fence, owner, deliveries, packed (see tally.lua)
 -- KEYS[5]  pulse            HASH   see pulse.lua
 -- KEYS[6]  rows             STRING its bytes 8 to 11 are their number (worker.codec)
--- KEYS[7]  outcomes         HASH   see checkpoint.lua
+-- KEYS[7]  outcomes         HASH   see tally.lua
 -- KEYS[8]  counts           HASH   rows_in_doubt
 -- ARGV[1]  batch number, or "final"
 -- ARGV[2]  owner            who has it, until it is given back

@@ -10,7 +10,7 @@
 -- KEYS[7]  rows             STRING deleted
 -- ARGV[1…] as tally.lua takes them; the blobs are empty
 -- returns  counted, last, or lost when the lease is no longer ours
--- A Redis that is full refuses a script's first write where that may take room: this one makes some.
+-- ZREM first, as in renew.lua
 if not is_ours() or redis.call('ZREM', KEYS[6], ARGV[7]) == 0 then
     count_requests()
     return 'lost'

@@ -9,7 +9,8 @@
 -- returns  {held, state, ending}; held is 0 when the lease is lost
 local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
 local ending = redis.call('HGET', KEYS[1], 'ending') or ''
-if redis.call('HGET', KEYS[3], 'fence') ~= ARGV[2] or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+-- ZREM first: a Redis that is full lets a script write which has made room, and this batch may make more.
+if redis.call('HGET', KEYS[3], 'fence') ~= ARGV[2] or redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then
     return {0, state, ending}
 end
 local time = redis.call('TIME')

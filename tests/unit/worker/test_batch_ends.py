@@ -5,6 +5,8 @@ Texts are in Redis before the part is written, vectors need not be: all else hol
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ from redis.asyncio import Redis
 from flavor.errors import InputError
 from flavor.types import Request, Response, Task
 from tests.unit.worker.fakes import ScriptedClient, answer_of
-from tests.unit.worker.making import JOB, end_lease, submit_batches
+from tests.unit.worker.making import JOB, claim, end_lease, make_ledger, submit_batches, until
 from tests.unit.worker.processes import Worker, open_worker, saved
+from worker.allowance import Spend
 from worker.batch import BatchEnd, run_batch
 from worker.checkpoint import flush
+from worker.jobs import Cap, Lease, Verdict
 from worker.parts import read_outcomes
+from worker.pending import Pending
 from worker.publish import publish_part
 from worker.stop import StopReason
 from worker.store import Store
@@ -173,6 +178,71 @@ async def test_a_batch_that_must_be_let_go_at_once_leaves_its_outcomes(
 
     assert end is BatchEnd.RELEASED
     assert set(await saved(redis)) == {0}
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_batch_whose_redis_was_wiped_after_all_was_written_is_rescued(
+    redis: Redis, tmp_path: Path, task: Task
+) -> None:
+    """Its other rows wait for their turn: nothing is pending when it is told to stop."""
+    await submit_batches(redis, task=task)
+    client = ScriptedClient(answer=answer_of(task))
+    async with open_worker(redis, tmp_path, client=client, rpm=1) as worker:
+        running = asyncio.ensure_future(run_batch(worker.process, JOB, "0"))
+        await until(lambda: any(batch.outcomes for batch in worker.process.open.values()))
+        await flush(worker.process, worker.process.open[JOB, "0"])
+        await redis.flushall()
+        worker.process.stopping.set(StopReason.SHUTDOWN)
+        worker.process.open[JOB, "0"].sending.set(StopReason.SHUTDOWN)
+        end = (await running).end
+        published = worker.published()
+
+    (rescued,) = (tmp_path / "rescued").glob("*.parquet")
+    assert (end, published) == (BatchEnd.LOST, [])
+    assert len(read_outcomes(rescued)) == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_batch_lost_while_it_is_cancelled_writes_no_part(
+    redis: Redis, tmp_path: Path, task: Task
+) -> None:
+    """Over the next owner's, it would say of each row that it was cancelled."""
+
+    class Cancelling(_AfterEach):
+        async def meanwhile(self, worker: Worker) -> None:
+            batch = worker.process.open[JOB, "0"]
+            batch.sending.set(StopReason.CANCELLED)
+            write = worker.ledger.checkpoint
+
+            async def overtaken(pending: Sequence[tuple[Lease, Pending]]) -> list[bool]:
+                if any(o.verdict is Verdict.CANCELLED for _, p in pending for o in p.outcomes):
+                    await end_lease(redis)
+                    await claim(make_ledger(redis, "another"))
+                return await write(pending)
+
+            worker.ledger.checkpoint = overtaken  # type: ignore[method-assign]
+
+    await submit_batches(redis, task=task)
+    worker, end = await _run(redis, tmp_path, Cancelling(task))
+
+    assert end is BatchEnd.LOST
+    assert not worker.part(0).exists()
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_a_batch_that_is_done_holds_nothing_of_the_cap(
+    redis: Redis, tmp_path: Path, task: Task
+) -> None:
+    store = await submit_batches(redis, task=task)
+    await store.set_cap(JOB, Cap(total_tokens=1000))
+    client = ScriptedClient(answer=answer_of(task))
+    async with open_worker(redis, tmp_path, client=client) as worker:
+        end = (await run_batch(worker.process, JOB, "0")).end
+        held = worker.process.allowances.of(JOB)._held
+
+    status = await store.status(JOB)
+    assert status is not None
+    assert (end, held, status.tokens.total) == (BatchEnd.DONE, Spend(), 45)
 
 
 async def _run(redis: Redis, folder: Path, client: _AfterEach) -> tuple[Worker, BatchEnd]:

@@ -170,8 +170,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.owned.discard(lease.batch)
             self.ended.discard(lease.batch)
 
-    @rule(lease=leases)
-    def count_off(self, lease: Lease) -> None:
+    @rule(lease=leases, is_reply_lost=st.booleans())
+    def count_off(self, lease: Lease, is_reply_lost: bool) -> None:
         """With what waits: some of it may be written already, by a checkpoint that told nothing."""
         taken = self.pending[lease].take()
         self.sent += taken.sent
@@ -182,6 +182,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for outcome in taken.outcomes:
             self.first.setdefault(outcome.index, outcome)
         self._strike_off(lease, taken)
+        if is_reply_lost:
+            self.pending[lease].put_back(taken)
 
     @precondition(lambda self: len(self.struck_off) < len(BATCHES))
     @rule(worker=workers)
