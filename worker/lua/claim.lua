@@ -48,6 +48,8 @@ if redis.call('HEXISTS', KEYS[4], 'owner') == 1 then
     end
 end
 redis.call('HSET', KEYS[4], 'owner', ARGV[2])
+-- From the clock, not from 0: a batch that was struck off and made anew (retry) must not know its old fences.
+redis.call('HSETNX', KEYS[4], 'fence', string.format('%.0f', now_ms))
 if state == 'queued' then
     redis.call('HSET', KEYS[1], 'state', 'in_progress')
 end

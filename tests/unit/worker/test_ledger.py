@@ -234,6 +234,16 @@ async def test_what_a_former_owner_does_changes_nothing(redis: Redis) -> None:
     assert (await ledger.renew([latter]))[0].is_held
 
 
+async def test_a_batch_made_anew_knows_no_fence_from_before(redis: Redis) -> None:
+    """Whoever was frozen since must not strike off what a retry has made: fences go by time."""
+    seconds, micros = await redis.time()
+    await submit_batches(redis)
+
+    lease = await claim(make_ledger(redis))
+
+    assert lease.fence > seconds * 1000 + micros // 1000
+
+
 async def test_messages_that_were_lost_are_named_once_per_lease(redis: Redis) -> None:
     await submit_batches(redis, 2)
     await claim(make_ledger(redis), "1")
