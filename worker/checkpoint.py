@@ -107,12 +107,13 @@ async def count_off(process: Process, batch: OpenBatch) -> CountOff:
 
 
 def _goes_straight_into_its_part(batch: OpenBatch) -> bool:
-    is_whole = len(batch.outcomes) == batch.rows and batch.holding.reason is None
-    waiting = batch.pending.outcomes  # a dead row's next outcome may be another
+    """Whether it has all its outcomes, no stop is in its way, and nothing but vectors waits."""
     return (
         batch.spec.task is Task.EMBEDDINGS
-        and is_whole
-        and all(outcome.verdict is Verdict.SUCCEEDED for outcome in waiting)
+        and batch.holding.reason is None
+        and len(batch.outcomes) == batch.rows
+        # A dead row that another worker sends again may live.
+        and all(one.verdict is Verdict.SUCCEEDED for one in batch.pending.outcomes)
     )
 
 

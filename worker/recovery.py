@@ -81,7 +81,7 @@ async def recall(process: Process, batch: OpenBatch) -> list[Outcome]:
     if server is None:
         return []
     parts = process.listed_parts.get((job_id, server))
-    if parts is None:  # once: of what has been written since, this Redis knows
+    if parts is None:  # once: what has been written since, this Redis knows
         parts = await process.in_mlflow_thread(parts_by_batch, process.runs, job_id)
         process.listed_parts[job_id, server] = parts
     paths = parts.get(int(batch.lease.batch), [])

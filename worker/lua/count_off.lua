@@ -11,11 +11,11 @@
 -- ARGV[1…] as tally.lua takes them; the blobs are empty
 -- returns  counted, last, or lost when the lease is no longer ours
 -- ZREM first, as in renew.lua
-if not is_ours() or redis.call('ZREM', KEYS[6], ARGV[7]) == 0 then
-    count_requests()
+local is_struck = is_ours() and redis.call('ZREM', KEYS[6], ARGV[7]) == 1
+count_requests() -- also without the lease: they were sent
+if not is_struck then
     return 'lost'
 end
-count_requests()
 count_rows(function(at)
     return redis.call('HEXISTS', KEYS[2], ARGV[at]) == 0
 end)
