@@ -122,6 +122,7 @@ def embeddings(options: argparse.Namespace) -> Iterator[str]:
             # that it reads the outcomes once more is not.
             more = _between(_between(began, midway), _between(midway, _cpu_s(pids)))
             ours.append((rows / seconds, _per_row_ms(more, rows - SMALL)))
+        peak_mb = memory_mb_of(workers[0].pid, "VmHWM")
     yield f"{rows:,} rows, {options.rounds} rounds by turns: medians (least to most)\n"
     yield "| | rows/s | CPU per row, ms | of Redis | of the simulated API |"
     yield "| --- | --- | --- | --- | --- |"
@@ -132,6 +133,7 @@ def embeddings(options: argparse.Namespace) -> Iterator[str]:
     rest_ms = median(cpu[""] for _, cpu in ours) - decoding
     yield f"\n{median(r for r, _ in ours) / median(r for r, _ in theirs):.1f} x the rows/s."
     yield f"To decode a row takes {decoding:.3f} ms of the worker's CPU, all else {rest_ms:.3f}."
+    yield f"The worker took {peak_mb:.0f} MB at most."
 
 
 def _cpu_s(pids: dict[str, int]) -> dict[str, float]:
