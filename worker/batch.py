@@ -77,6 +77,8 @@ async def run_batch(process: Process, job_id: str, number: str) -> Delivery:
         process.too_late.add((job_id, number))
         return refused(detail=StopReason.SHUTDOWN)
     if isinstance(claimed, str):
+        if process.stopping.reason is not None:  # it may be what this very batch was given back by
+            process.too_late.add((job_id, number))
         log.info(
             "batch refused",
             extra={"event": "batch_refused", "job_id": job_id, "batch": number, "reason": claimed},

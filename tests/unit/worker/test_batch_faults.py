@@ -302,6 +302,24 @@ async def test_a_batch_that_is_still_open_here_is_not_opened_twice(
 
         assert end is BatchEnd.REFUSED
         assert worker.process.open[JOB, "0"] is first
+        assert not worker.process.too_late
+
+
+async def test_a_message_that_meets_its_batch_while_this_worker_gives_it_back_is_handed_on(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """It was published for the others; dropped, the batch would wait for the reaper."""
+    await submit_batches(redis)
+    async with open_worker(redis, tmp_path) as worker:
+        lease = await claim(worker.process.ledger, "0")
+        worker.process.open[JOB, "0"] = OpenBatch(lease, make_spec())
+        await worker.process.ledger.release(lease)
+        worker.process.stopping.set(StopReason.SHUTDOWN)
+
+        end = (await run_batch(worker.process, JOB, "0")).end
+
+        assert end is BatchEnd.REFUSED
+        assert worker.process.too_late == {(JOB, "0")}
 
 
 async def test_a_run_that_cannot_be_finalized_ends_as_failed(redis: Redis, tmp_path: Path) -> None:
